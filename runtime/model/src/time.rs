@@ -174,9 +174,11 @@ mod tests {
 
     #[test]
     fn knows_the_leap_days() {
-        for (text, seconds) in
-            [("1970-01-01T00:00:00Z", 0), ("2000-02-29T00:00:00Z", 951_782_400), ("2100-03-01T00:00:00Z", 4_107_542_400)]
-        {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2000-02-29T00:00:00Z", 951_782_400),
+            ("2100-03-01T00:00:00Z", 4_107_542_400),
+        ] {
             let time = Timestamp::from_unix_seconds(seconds);
             assert_eq!(Timestamp::parse_iso(text), Some(time), "{text}");
             assert!(time.iso().starts_with(&text[..19]), "{text} is written as {}", time.iso());
@@ -186,7 +188,14 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_a_utc_time() {
-        for text in ["", "2026", "2026-13-01T00:00:00Z", "2026-01-01T24:00:00Z", "2026-01-01T00:00:00+02:00", "1969-12-31T23:59:59Z"] {
+        for text in [
+            "",
+            "2026",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:00+02:00",
+            "1969-12-31T23:59:59Z",
+        ] {
             assert_eq!(Timestamp::parse_iso(text), None, "{text}");
         }
     }
