@@ -3,6 +3,16 @@
 //! This crate is pure data: it compiles to WebAssembly, so that every host of the functions reads and writes the same
 //! state.
 
+mod etag;
+mod id;
+mod key;
 mod time;
 
+pub use etag::{DpsEtag, IdentityEtag, IfMatch, InvalidEtag, TwinEtag, bare_etag};
+pub use id::{
+    DeviceId, EnrollmentGroupId, HostName, HubId, HubName, IdKind, IdScope, Identity, InvalidId, InvalidIdReason,
+    MAX_HOST_LABEL_LENGTH, MAX_HOST_NAME_LENGTH, MAX_HUB_NAME_LENGTH, MAX_ID_LENGTH, MAX_ID_SCOPE_LENGTH,
+    MAX_POLICY_NAME_LENGTH, ModuleId, PolicyName, RegistrationId,
+};
+pub use key::{escape_key_part, unescape_key_part};
 pub use time::Timestamp;
