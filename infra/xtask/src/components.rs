@@ -1,0 +1,221 @@
+//! From `functions/*` to `target/components/*.wasm`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process::{note, run, step};
+use crate::wasm_toolchain::WasmToolchain;
+use crate::workspace::Workspace;
+
+/// What to build.
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    /// Only the functions of these names; all if empty.
+    pub(crate) only: Vec<String>,
+    /// The components that only tests need, too.
+    pub(crate) fixtures: bool,
+}
+
+/// A crate that becomes a component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Guest {
+    /// The folder's name, which is the component's name.
+    name: String,
+    package: String,
+}
+
+/// Builds the components and puts those whose bytes changed where the engine's build script finds them.
+///
+/// # Errors
+/// A crate does not compile, or what it compiles to is not a component that exports something.
+pub(crate) fn build(workspace: &Workspace, toolchain: &WasmToolchain, request: &Request) -> Result<()> {
+    step(&format!("components ({})", toolchain.describe()), || {
+        let all = guests(&workspace.root.join("functions"))?;
+        if let Some(unknown) = request.only.iter().find(|name| all.iter().all(|guest| guest.name != **name)) {
+            let names: Vec<_> = all.iter().map(|guest| guest.name.as_str()).collect();
+            bail!("there is no function `{unknown}`; there are: {}", names.join(", "));
+        }
+        let wanted: Vec<_> =
+            all.iter().filter(|guest| request.only.is_empty() || request.only.contains(&guest.name)).collect();
+        let mut built = build_guests(workspace, toolchain, &wanted, &workspace.components)?;
+        if request.only.is_empty() {
+            remove_others(&workspace.components, &all)?;
+        }
+        if request.fixtures {
+            let fixtures = guests(&workspace.root.join("tests/fixtures"))?;
+            let dir = workspace.components.join("fixtures");
+            built += build_guests(workspace, toolchain, &fixtures.iter().collect::<Vec<_>>(), &dir)?;
+            remove_others(&dir, &fixtures)?;
+        }
+        note(&format!("{built} changed, in {}", workspace.relative(&workspace.components)));
+        Ok(())
+    })
+}
+
+/// Builds each guest and installs it in `dir`; how many files changed.
+fn build_guests(workspace: &Workspace, toolchain: &WasmToolchain, guests: &[&Guest], dir: &Path) -> Result<usize> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let mut changed = 0;
+    for guest in guests {
+        run(&mut compile(workspace, toolchain, guest))?;
+        let file = toolchain.output_dir(workspace).join(format!("{}.wasm", guest.package.replace('-', "_")));
+        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        check_component(&bytes).with_context(|| {
+            format!("{} (package {}) did not become a component that exports its world", guest.name, guest.package)
+        })?;
+        if install(&bytes, &dir.join(format!("{}.wasm", guest.name)))? {
+            note(&format!("{}.wasm: {} KiB", guest.name, bytes.len().div_ceil(1024)));
+            changed += 1;
+        }
+    }
+    Ok(changed)
+}
+
+/// One guest as `cargo rustc --crate-type cdylib`: the manifests also ask for an rlib (for native tests and benchmarks),
+/// and cargo does no link-time optimisation across crates for a library that is both.
+fn compile(workspace: &Workspace, toolchain: &WasmToolchain, guest: &Guest) -> Command {
+    let mut command = toolchain.cargo_rustc(workspace);
+    command.args(["--package", &guest.package, "--lib", "--crate-type", "cdylib"]);
+    command
+}
+
+/// The crates one level below `dir`, in alphabetical order.
+fn guests(dir: &Path) -> Result<Vec<Guest>> {
+    let mut found = Vec::new();
+    if !dir.exists() {
+        return Ok(found);
+    }
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let path = entry?.path();
+        let manifest = path.join("Cargo.toml");
+        let (true, Some(name)) = (manifest.exists(), path.file_name().and_then(|name| name.to_str())) else { continue };
+        let text = fs::read_to_string(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
+        let package = package_name(&text).with_context(|| format!("{} has no package name", manifest.display()))?;
+        found.push(Guest { name: name.to_owned(), package: package.to_owned() });
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// The value of `name` in `[package]`.
+fn package_name(manifest: &str) -> Option<&str> {
+    manifest
+        .lines()
+        .map(str::trim)
+        .skip_while(|line| *line != "[package]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .find_map(|line| {
+            line.strip_prefix("name")?.trim_start().strip_prefix('=')?.trim().strip_prefix('"')?.split('"').next()
+        })
+}
+
+/// Refuses bytes that are not a component with at least one export.
+///
+/// The layout (the component model's binary format): `\0asm`, a version that tells components from modules, then
+/// sections of one byte of id, a LEB128 length and that many bytes; the section id of exports is 11.
+fn check_component(bytes: &[u8]) -> Result<()> {
+    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+    const EXPORTS: u8 = 11;
+    let Some(mut rest) = bytes.strip_prefix(COMPONENT) else {
+        bail!("the linker did not make a component but something else ({} bytes)", bytes.len());
+    };
+    while let Some((&id, after)) = rest.split_first() {
+        let (length, after) = leb128(after).context("it ends in the middle of a section")?;
+        if id == EXPORTS {
+            return Ok(());
+        }
+        rest = after.get(length..).context("it ends in the middle of a section")?;
+    }
+    bail!("it exports nothing: its lib.rs has no `wit_bindgen::generate!` with an `export!` that is compiled for Wasm");
+}
+
+/// An unsigned number and what follows it.
+fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut value = 0usize;
+    for (index, &byte) in bytes.iter().enumerate().take(5) {
+        value |= usize::from(byte & 0x7f).checked_shl(7 * u32::try_from(index).ok()?)?;
+        if byte & 0x80 == 0 {
+            return Some((value, bytes.get(index + 1..)?));
+        }
+    }
+    None
+}
+
+/// Writes the file unless it has these bytes already; whether it wrote. A reader never sees half a file.
+fn install(bytes: &[u8], file: &Path) -> Result<bool> {
+    if fs::read(file).is_ok_and(|old| old == bytes) {
+        return Ok(false);
+    }
+    let half = file.with_extension(format!("wasm.{}", std::process::id()));
+    fs::write(&half, bytes).with_context(|| format!("cannot write {}", half.display()))?;
+    fs::rename(&half, file).with_context(|| format!("cannot replace {}", file.display()))?;
+    Ok(true)
+}
+
+/// Removes the components of crates that are no more: a deleted function must not live on in somebody's build.
+fn remove_others(dir: &Path, guests: &[Guest]) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let path: PathBuf = entry?.path();
+        let is_wasm = path.extension().is_some_and(|ext| ext == "wasm");
+        if is_wasm && guests.iter().all(|guest| path.file_stem().is_none_or(|stem| *stem != *guest.name)) {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn package_names_come_from_the_package_table() {
+        let manifest =
+            "# name = \"no\"\n[package]\nname = \"nave-function-twin\"\nversion = \"1\"\n[lib]\nname = \"no\"\n";
+        assert_eq!(package_name(manifest), Some("nave-function-twin"));
+        assert_eq!(package_name("[lib]\nname = \"no\"\n"), None);
+    }
+
+    #[test]
+    fn a_module_is_not_a_component() {
+        let error = check_component(b"\0asm\x01\0\0\0").unwrap_err().to_string();
+        assert!(error.contains("not make a component"), "{error}");
+        assert!(check_component(b"").is_err());
+    }
+
+    #[test]
+    fn a_component_without_exports_is_refused() {
+        // One custom section (id 0) of three bytes.
+        let error = check_component(b"\0asm\x0d\0\x01\0\x00\x03\x01a!").unwrap_err().to_string();
+        assert!(error.contains("exports nothing"), "{error}");
+        assert!(check_component(b"\0asm\x0d\0\x01\0\x00\x03\x01a").unwrap_err().to_string().contains("middle"));
+        check_component(b"\0asm\x0d\0\x01\0\x00\x03\x01a!\x0b\x00").unwrap();
+    }
+
+    #[test]
+    fn section_lengths_may_take_several_bytes() {
+        assert_eq!(leb128(&[0xe5, 0x8e, 0x26, 7]), Some((624_485, &[7][..])));
+        assert_eq!(leb128(&[0x80]), None);
+        assert_eq!(leb128(&[0xff; 9]), None);
+    }
+
+    #[test]
+    fn a_file_is_written_only_when_it_changes() {
+        let dir = std::env::temp_dir().join(format!("nave-xtask-{}", std::process::id()));
+        fs::create_dir_all(dir.join("old")).unwrap();
+        let file = dir.join("twin.wasm");
+        assert!(install(b"one", &file).unwrap());
+        assert!(!install(b"one", &file).unwrap());
+        assert!(install(b"two", &file).unwrap());
+        fs::write(dir.join("gone.wasm"), b"x").unwrap();
+        remove_others(&dir, &[Guest { name: "twin".to_owned(), package: "p".to_owned() }]).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        assert!(!dir.join("gone.wasm").exists());
+        assert!(dir.join("old").exists());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
