@@ -6,6 +6,7 @@
 mod etag;
 mod id;
 mod key;
+mod record;
 mod time;
 
 pub use etag::{DpsEtag, IdentityEtag, IfMatch, InvalidEtag, TwinEtag, bare_etag};
@@ -15,4 +16,5 @@ pub use id::{
     MAX_POLICY_NAME_LENGTH, ModuleId, PolicyName, RegistrationId,
 };
 pub use key::{escape_key_part, unescape_key_part};
+pub use record::*;
 pub use time::Timestamp;

@@ -1,0 +1,176 @@
+//! The built-in functions, one typed method per call.
+
+use wasmtime::component::InstancePre;
+use wasmtime::{Store, StoreLimits};
+
+use crate::bindings::{
+    allocation, allocation_world, methods, methods_world, provisioning, provisioning_world, routing, routing_world, twin,
+    twin_world,
+};
+use crate::engine::{Engine, EngineError};
+use crate::pool::{CallError, Function, World};
+use crate::source::Source;
+
+macro_rules! impl_world {
+    ($module:ident, $world:ident, $pre:ident) => {
+        impl World for $module::$world {
+            type Pre = $module::$pre<StoreLimits>;
+
+            fn pre(pre: InstancePre<StoreLimits>) -> wasmtime::Result<Self::Pre> {
+                $module::$pre::new(pre)
+            }
+
+            fn instantiate(pre: &Self::Pre, store: &mut Store<StoreLimits>) -> wasmtime::Result<Self> {
+                pre.instantiate(store)
+            }
+        }
+    };
+}
+
+impl_world!(twin_world, TwinFunction, TwinFunctionPre);
+impl_world!(methods_world, MethodsFunction, MethodsFunctionPre);
+impl_world!(provisioning_world, ProvisioningFunction, ProvisioningFunctionPre);
+impl_world!(allocation_world, AllocationPolicy, AllocationPolicyPre);
+impl_world!(routing_world, RoutingCompiler, RoutingCompilerPre);
+
+/// The five built-in functions, loaded.
+pub struct Functions {
+    twin: Function<twin_world::TwinFunction>,
+    methods: Function<methods_world::MethodsFunction>,
+    provisioning: Function<provisioning_world::ProvisioningFunction>,
+    allocation: Function<allocation_world::AllocationPolicy>,
+    routing: Function<routing_world::RoutingCompiler>,
+}
+
+impl Functions {
+    /// Loads all functions from `source`.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`], naming the component.
+    pub fn load(engine: &Engine, source: &Source) -> Result<Self, EngineError> {
+        Ok(Self {
+            twin: Function::load(engine, "twin", &source.read("twin")?)?,
+            methods: Function::load(engine, "methods", &source.read("methods")?)?,
+            provisioning: Function::load(engine, "provisioning", &source.read("provisioning")?)?,
+            allocation: Function::load(engine, "allocation", &source.read("allocation")?)?,
+            routing: Function::load(engine, "routing", &source.read("routing")?)?,
+        })
+    }
+
+    /// Loads all functions again. All are replaced or, on an error, those that were reached before it.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`], naming the component; that one and those after it stay as they were.
+    pub fn reload(&self, source: &Source) -> Result<(), EngineError> {
+        self.twin.replace(&source.read("twin")?)?;
+        self.methods.replace(&source.read("methods")?)?;
+        self.provisioning.replace(&source.read("provisioning")?)?;
+        self.allocation.replace(&source.read("allocation")?)?;
+        self.routing.replace(&source.read("routing")?)
+    }
+
+    /// The twin of a new identity.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] if the call did not return; the inner error is the function's answer.
+    pub fn create_twin(
+        &self,
+        initial_json: Option<&str>,
+        unix_nanos: u64,
+    ) -> Result<Result<twin::State, twin::Rejection>, CallError> {
+        self.twin.call(|world, store| world.nave_twin_twin().call_create(store, initial_json, unix_nanos))
+    }
+
+    /// A service's change of a twin.
+    ///
+    /// # Errors
+    ///
+    /// As [`Functions::create_twin`].
+    pub fn update_twin(
+        &self,
+        request: &twin::UpdateRequest,
+    ) -> Result<Result<twin::UpdateOutcome, twin::Rejection>, CallError> {
+        self.twin.call(|world, store| world.nave_twin_twin().call_update(store, request))
+    }
+
+    /// A device's change of its reported properties.
+    ///
+    /// # Errors
+    ///
+    /// As [`Functions::create_twin`].
+    pub fn report_twin(
+        &self,
+        request: &twin::ReportRequest,
+    ) -> Result<Result<twin::ReportOutcome, twin::Rejection>, CallError> {
+        self.twin.call(|world, store| world.nave_twin_twin().call_report(store, request))
+    }
+
+    /// What to do with a method call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Functions::create_twin`].
+    pub fn begin_method(&self, body_json: &str, presence: methods::Presence) -> Result<methods::Plan, CallError> {
+        self.methods.call(|world, store| world.nave_methods_methods().call_begin(store, body_json, presence))
+    }
+
+    /// The answer to the caller of a method.
+    ///
+    /// # Errors
+    ///
+    /// As [`Functions::create_twin`].
+    pub fn complete_method(
+        &self,
+        timeouts: methods::Timeouts,
+        answer: &methods::DeviceAnswer,
+    ) -> Result<Result<String, methods::Refusal>, CallError> {
+        self.methods.call(|world, store| world.nave_methods_methods().call_complete(store, timeouts, answer))
+    }
+
+    /// Judges a registration request.
+    ///
+    /// # Errors
+    ///
+    /// As [`Functions::create_twin`].
+    pub fn begin_registration(&self, request: &provisioning::Request) -> Result<provisioning::Step, CallError> {
+        self.provisioning.call(|world, store| world.nave_provisioning_provisioning().call_begin(store, request))
+    }
+
+    /// Decides a registration with the outcome of its allocation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Functions::create_twin`].
+    pub fn complete_registration(
+        &self,
+        request: &provisioning::Request,
+        outcome: &provisioning::Outcome,
+    ) -> Result<provisioning::Decision, CallError> {
+        self.provisioning.call(|world, store| world.nave_provisioning_provisioning().call_complete(store, request, outcome))
+    }
+
+    /// Chooses a hub by a built-in policy.
+    ///
+    /// # Errors
+    ///
+    /// As [`Functions::create_twin`].
+    pub fn allocate(&self, request: &allocation::Request) -> Result<allocation::Outcome, CallError> {
+        self.allocation.call(|world, store| world.nave_allocation_policy().call_allocate(store, request))
+    }
+
+    /// Compiles a route's condition.
+    ///
+    /// # Errors
+    ///
+    /// As [`Functions::create_twin`].
+    pub fn compile_route(
+        &self,
+        condition: &str,
+        source: routing::Source,
+    ) -> Result<Result<routing::Compiled, Vec<routing::Diagnostic>>, CallError> {
+        self.routing.call(|world, store| world.nave_routing_routing().call_compile(store, condition, source))
+    }
+}

@@ -1,0 +1,135 @@
+//! One function: its compiled form, its warm instances, and the call.
+//!
+//! Built-in functions are reused: a fresh instance costs several times the call (page faults on first touch of its
+//! memory). Reuse is bounded in number and in calls, and an instance that trapped or belongs to a version that was
+//! replaced is never used again. Nothing of one request can be seen by the next unless a function keeps state, which the
+//! built-in ones do not; plug-ins, which might, always get a fresh instance.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use wasmtime::component::{InstancePre, Linker};
+use wasmtime::{Store, StoreLimits, Trap};
+
+use crate::engine::{CALL_DEADLINE, Engine, EngineError, TICK};
+
+/// Calls after which a warm instance is replaced: bounds what a leak in a function can grow to.
+pub const MAX_CALLS_PER_INSTANCE: u32 = 10_000;
+
+/// Warm instances kept per function: as many as threads may call at once. More run fresh and are thrown away.
+pub const MAX_WARM_INSTANCES: usize = 8;
+
+const DEADLINE_TICKS: u64 = CALL_DEADLINE.as_nanos().div_ceil(TICK.as_nanos()) as u64;
+
+/// A call that did not return.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("function `{function}`: {failure}")]
+pub struct CallError {
+    /// Which function.
+    pub function: &'static str,
+    /// What happened.
+    pub failure: Failure,
+}
+
+/// Why a call did not return.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// It ran longer than its deadline.
+    #[error("ended after its deadline of {CALL_DEADLINE:?}")]
+    Deadline,
+    /// It trapped: a bug in the function, or a request that makes it exceed its memory or stack.
+    #[error("trapped: {0}")]
+    Trap(String),
+    /// No instance was to be had.
+    #[error("no instance is free: {0}")]
+    Busy(String),
+}
+
+/// A generated world: how to get from a compiled component to typed calls.
+pub(crate) trait World: Sized + Send + 'static {
+    type Pre: Send + Sync + 'static;
+    fn pre(pre: InstancePre<StoreLimits>) -> wasmtime::Result<Self::Pre>;
+    fn instantiate(pre: &Self::Pre, store: &mut Store<StoreLimits>) -> wasmtime::Result<Self>;
+}
+
+pub(crate) struct Function<W: World> {
+    name: &'static str,
+    engine: Engine,
+    current: RwLock<Arc<Version<W>>>,
+}
+
+struct Version<W: World> {
+    pre: W::Pre,
+    warm: Mutex<Vec<Warm<W>>>,
+}
+
+struct Warm<W> {
+    store: Store<StoreLimits>,
+    world: W,
+    calls: u32,
+}
+
+impl<W: World> Function<W> {
+    pub(crate) fn load(engine: &Engine, name: &'static str, bytes: &[u8]) -> Result<Self, EngineError> {
+        let version = Version::load(engine, name, bytes)?;
+        Ok(Self { name, engine: engine.clone(), current: RwLock::new(Arc::new(version)) })
+    }
+
+    /// Puts another version in place. Calls that are under way finish on the old one.
+    pub(crate) fn replace(&self, bytes: &[u8]) -> Result<(), EngineError> {
+        let version = Arc::new(Version::load(&self.engine, self.name, bytes)?);
+        *self.current.write() = version;
+        Ok(())
+    }
+
+    pub(crate) fn call<T>(
+        &self,
+        call: impl FnOnce(&W, &mut Store<StoreLimits>) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
+        let version = Arc::clone(&self.current.read());
+        let warm = version.warm.lock().pop();
+        let mut instance = match warm {
+            Some(warm) => warm,
+            None => self.instantiate(&version)?,
+        };
+        instance.store.set_epoch_deadline(DEADLINE_TICKS);
+        let answer = call(&instance.world, &mut instance.store).map_err(|error| self.failed(&error))?;
+        instance.calls += 1;
+        if instance.calls < MAX_CALLS_PER_INSTANCE {
+            let mut warm = version.warm.lock();
+            if warm.len() < MAX_WARM_INSTANCES {
+                warm.push(instance);
+            }
+        }
+        Ok(answer)
+    }
+
+    fn instantiate(&self, version: &Version<W>) -> Result<Warm<W>, CallError> {
+        let mut store = self.engine.store();
+        store.set_epoch_deadline(DEADLINE_TICKS);
+        let world = W::instantiate(&version.pre, &mut store).map_err(|error| {
+            let failure = if error.is::<Trap>() { self.failed(&error).failure } else { Failure::Busy(format!("{error:#}")) };
+            CallError { function: self.name, failure }
+        })?;
+        Ok(Warm { store, world, calls: 0 })
+    }
+
+    fn failed(&self, error: &wasmtime::Error) -> CallError {
+        let failure = match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => Failure::Deadline,
+            Some(trap) => Failure::Trap(trap.to_string()),
+            None => Failure::Trap(format!("{error:#}")),
+        };
+        CallError { function: self.name, failure }
+    }
+}
+
+impl<W: World> Version<W> {
+    fn load(engine: &Engine, name: &'static str, bytes: &[u8]) -> Result<Self, EngineError> {
+        let component = engine.component(name, bytes)?;
+        // An empty linker: a component that imports anything is refused here.
+        let pre = Linker::new(engine.inner()).instantiate_pre(&component).and_then(W::pre);
+        let pre = pre.map_err(|error| EngineError::World { name: name.to_owned(), error: format!("{error:#}") })?;
+        Ok(Self { pre, warm: Mutex::new(Vec::new()) })
+    }
+}

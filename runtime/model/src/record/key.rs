@@ -1,0 +1,139 @@
+//! Keys: `v1/{tenant}/{owner}/{kind}/{id}`, where the owner is a hub's immutable id or that of the provisioning service.
+//!
+//! Ids are escaped so that no id contains the separator; a kind's prefix therefore covers that kind and nothing else.
+
+use crate::escape_key_part;
+
+/// Longest tenant name: keys are bounded.
+pub const MAX_TENANT_LENGTH: usize = 50;
+
+/// Who owns a set of hubs. A self-hosted installation has one tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant(String);
+
+impl Tenant {
+    /// The tenant of a self-hosted installation.
+    pub fn default_tenant() -> Self {
+        Self("default".into())
+    }
+
+    /// A tenant by name, cut at [`MAX_TENANT_LENGTH`] and escaped.
+    pub fn named(name: &str) -> Self {
+        Self(escape_key_part(&name.chars().take(MAX_TENANT_LENGTH).collect::<String>()).into_owned())
+    }
+}
+
+/// Makes the keys of one owner.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// The keys of `owner` (a hub id, or the provisioning service's id) within `tenant`.
+    pub fn new(tenant: &Tenant, owner: &str) -> Self {
+        Self { prefix: format!("v1/{}/{}/", tenant.0, escape_key_part(owner)) }
+    }
+
+    /// The key of a device.
+    pub fn device(&self, id: &str) -> String {
+        self.key("device", id)
+    }
+
+    /// The prefix of all devices.
+    pub fn devices(&self) -> String {
+        self.prefix_of("device")
+    }
+
+    /// The key of a device's session.
+    pub fn session(&self, id: &str) -> String {
+        self.key("session", id)
+    }
+
+    /// The key of the marker that a device's outbox is not empty.
+    pub fn outbox(&self, id: &str) -> String {
+        self.key("outbox", id)
+    }
+
+    /// The prefix of all outbox markers.
+    pub fn outboxes(&self) -> String {
+        self.prefix_of("outbox")
+    }
+
+    /// The key of a certificate authority.
+    pub fn ca(&self, name: &str) -> String {
+        self.key("ca", name)
+    }
+
+    /// The prefix of all certificate authorities.
+    pub fn cas(&self) -> String {
+        self.prefix_of("ca")
+    }
+
+    /// The key of an individual enrollment.
+    pub fn enrollment(&self, registration_id: &str) -> String {
+        self.key("enrollment", registration_id)
+    }
+
+    /// The prefix of all individual enrollments.
+    pub fn enrollments(&self) -> String {
+        self.prefix_of("enrollment")
+    }
+
+    /// The key of an enrollment group.
+    pub fn group(&self, group_id: &str) -> String {
+        self.key("group", group_id)
+    }
+
+    /// The prefix of all enrollment groups.
+    pub fn groups(&self) -> String {
+        self.prefix_of("group")
+    }
+
+    /// The key of a registration.
+    pub fn registration(&self, registration_id: &str) -> String {
+        self.key("registration", registration_id)
+    }
+
+    /// The prefix of all registrations.
+    pub fn registrations(&self) -> String {
+        self.prefix_of("registration")
+    }
+
+    /// The key of the index entry "this registration belongs to that group".
+    pub fn member(&self, group_id: &str, registration_id: &str) -> String {
+        format!("{}{}", self.members(group_id), escape_key_part(registration_id))
+    }
+
+    /// The prefix of the index entries of a group.
+    pub fn members(&self, group_id: &str) -> String {
+        format!("{}{}/", self.prefix_of("member"), escape_key_part(group_id))
+    }
+
+    /// The key of a document of which an owner has one, such as its settings.
+    pub fn single(&self, name: &str) -> String {
+        self.key("single", name)
+    }
+
+    fn prefix_of(&self, kind: &str) -> String {
+        format!("{}{kind}/", self.prefix)
+    }
+
+    fn key(&self, kind: &str, id: &str) -> String {
+        format!("{}{kind}/{}", self.prefix, escape_key_part(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_id_reaches_into_another_kind_or_owner() {
+        let keys = Keys::new(&Tenant::default_tenant(), "hub1");
+        assert_eq!(keys.device("a"), "v1/default/hub1/device/a");
+        assert!(!keys.device("a/../x").starts_with(&format!("{}/", keys.device("a"))));
+        assert!(!keys.member("g", "r").starts_with(&keys.members("g2")));
+        assert!(!keys.member("g/r", "x").starts_with(&keys.members("g")));
+    }
+}
