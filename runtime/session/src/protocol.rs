@@ -12,8 +12,9 @@
 //! 3. After every `poll`: `transmit` until it says that there is no more, unless earlier output is still unwritten; then
 //!    [`closing`](Protocol::closing), [`wants_input`](Protocol::wants_input) and `deadline` are looked at.
 //! 4. [`shutdown`](Protocol::shutdown) at most once, when the server stops. Nothing is received after it.
-//! 5. [`disconnected`](Protocol::disconnected) exactly once, unless the protocol panicked. After it only `poll` and `closing` are called, so that
-//!    work in flight can end; the object is dropped as soon as `closing` gives a reason, or after a bounded time.
+//! 5. [`disconnected`](Protocol::disconnected) exactly once, unless the protocol panicked. After it only `poll` and
+//!    [`drained`](Protocol::drained) are called, so that work in flight can end; the object is dropped as soon as it is
+//!    drained, or after a bounded time.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -53,8 +54,6 @@ pub trait Protocol: Send {
 
     /// The reason once the connection must be closed. What [`transmit`](Self::transmit) still gives is written first,
     /// within a bounded time. Once given, a reason stays.
-    ///
-    /// After [`disconnected`](Self::disconnected) any reason means: nothing is in flight any more.
     fn closing(&self) -> Option<CloseReason>;
 
     /// True once the peer has proved who it is. Until then the connection counts against the bound of unauthenticated
@@ -68,6 +67,9 @@ pub trait Protocol: Send {
     /// The transport is gone; nothing can be sent or received any more. The driver keeps polling for a bounded time so
     /// that accepted work can end.
     fn disconnected(&mut self, reason: Disconnect);
+
+    /// After [`disconnected`](Self::disconnected): true once no accepted work is in flight.
+    fn drained(&self) -> bool;
 }
 
 /// Makes the [`Protocol`] of each new connection of a listener.
@@ -114,7 +116,7 @@ pub enum TlsVersion {
 /// Why a protocol closes its connection. It is for the log; the peer sees only what the protocol sent before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The peer said goodbye (MQTT DISCONNECT), or, after the transport went away, nothing is in flight any more.
+    /// The peer said goodbye (MQTT DISCONNECT).
     Finished,
     /// The peer broke the protocol; the text says which rule.
     Violation(Cow<'static, str>),
