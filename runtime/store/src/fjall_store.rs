@@ -1,0 +1,314 @@
+//! The embedded store: fjall 3 below, our committer above.
+//!
+//! fjall's write batch with [`PersistMode::SyncData`] appends to the journal, syncs it, applies the batch to memory and
+//! publishes it, all under one lock. We do not lean on that order for what readers see: they read through the snapshot
+//! that the committer took after the last sync.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Snapshot};
+use nave_env::SharedEnv;
+
+use crate::commit::Committer;
+use crate::engine::{Engine, EngineError, View};
+use crate::{BoxFuture, CommitError, Entry, Guard, MAX_SCAN_LIMIT, OpenError, Put, Revision, Store, StoreError};
+
+/// The format that this program writes and the newest that it reads. See `FORMAT.md`.
+pub const FORMAT: u32 = 1;
+
+/// The keyspace of the entries.
+const STATE: &str = "state";
+/// The keyspace of what the store knows about itself.
+const ABOUT: &str = "about";
+const ABOUT_FORMAT: &str = "format";
+const ABOUT_REVISION: &str = "revision";
+
+/// Bytes of the revision in front of every value.
+const REVISION_BYTES: usize = 8;
+
+/// Threads with which the engine flushes and compacts: one of each at a time.
+const ENGINE_THREADS: usize = 2;
+
+/// How the embedded store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of memory for the engine's block cache.
+    pub cache_bytes: u64,
+    /// Commits answer [`CommitError::Full`] while the file system has less free bytes than this. The engine needs room
+    /// to flush its memory and to compact: one that ran out of space in the middle has to be reopened.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { cache_bytes: 64 * 1024 * 1024, reserve_bytes: 256 * 1024 * 1024 }
+    }
+}
+
+/// A [`Store`] in a directory of the local file system.
+///
+/// Reads run on the caller's thread: from memory in about a microsecond, else one read of the disk.
+/// Dropping it finishes the queued commits and closes the directory.
+pub struct FjallStore {
+    committer: Committer,
+}
+
+impl FjallStore {
+    /// Opens the store in `dir`, which is created if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open(dir: &Path, options: Options, env: SharedEnv) -> Result<Self, OpenError> {
+        let engine = FjallEngine::open(dir, options)?;
+        let committer =
+            Committer::start(engine, env).map_err(|source| OpenError::Io { dir: dir.to_owned(), source })?;
+        Ok(Self { committer })
+    }
+
+    /// Finishes the queued commits and closes the directory; blocks for as long as that takes. Later calls of the store
+    /// answer that it is closed. Dropping the store does the same.
+    pub fn close(&self) {
+        self.committer.close();
+    }
+}
+
+impl Store for FjallStore {
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>, StoreError>> {
+        Box::pin(std::future::ready(self.committer.view().and_then(|view| view.get(key))))
+    }
+
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(String, Entry)>, StoreError>> {
+        if limit > MAX_SCAN_LIMIT {
+            return Box::pin(std::future::ready(Err(StoreError::LimitTooLarge(limit))));
+        }
+        Box::pin(std::future::ready(self.committer.view().and_then(|view| view.scan(prefix, after, limit))))
+    }
+
+    fn commit(&self, guards: Vec<Guard>, puts: Vec<Put>) -> BoxFuture<'static, Result<Revision, CommitError>> {
+        self.committer.commit(guards, puts)
+    }
+}
+
+/// The open engine.
+struct Open {
+    database: Database,
+    state: Keyspace,
+    about: Keyspace,
+}
+
+struct FjallEngine {
+    dir: PathBuf,
+    options: Options,
+    /// `None` only if reopening failed.
+    open: Option<Open>,
+    staged: Option<OwnedWriteBatch>,
+    staged_newest: u64,
+    newest: u64,
+}
+
+impl FjallEngine {
+    fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        create_dir_durably(dir).map_err(|source| OpenError::Io { dir: dir.to_owned(), source })?;
+        let (open, newest) = open_database(dir, &options)?;
+        Ok(Self { dir: dir.to_owned(), options, open: Some(open), staged: None, staged_newest: newest, newest })
+    }
+
+    fn classify(error: &fjall::Error) -> EngineError {
+        match io_error(error).map(io::Error::kind) {
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => EngineError::Full,
+            // A background thread failed before: our batch was refused before anything was written.
+            None if matches!(error, fjall::Error::Poisoned) => EngineError::NeedsReopen(error.to_string()),
+            // After a failed sync the kernel may report the lost pages as clean. Only a restart may go on, from what it
+            // then finds.
+            _ => EngineError::Broken(error.to_string()),
+        }
+    }
+}
+
+impl Engine for FjallEngine {
+    fn view(&self) -> Option<Arc<dyn View>> {
+        let open = self.open.as_ref()?;
+        Some(Arc::new(FjallView { snapshot: open.database.snapshot(), state: open.state.clone() }))
+    }
+
+    fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    fn has_space(&self) -> bool {
+        // A file system that cannot tell is trusted.
+        rustix::fs::statvfs(&self.dir)
+            .map_or(true, |stat| stat.f_bavail.saturating_mul(stat.f_frsize) >= self.options.reserve_bytes)
+    }
+
+    fn write(&mut self, changes: HashMap<String, Option<Entry>>, newest: u64) -> Result<(), EngineError> {
+        let Some(open) = &self.open else { return Err(EngineError::NeedsReopen("the engine is closed".into())) };
+        let mut batch = OwnedWriteBatch::with_capacity(open.database.clone(), changes.len() + 1)
+            .durability(Some(PersistMode::SyncData));
+        for (key, change) in changes {
+            match change {
+                Some(entry) => batch.insert(&open.state, key.as_bytes(), encode_value(&entry)),
+                None => batch.remove(&open.state, key.as_bytes()),
+            }
+        }
+        batch.insert(&open.about, ABOUT_REVISION, newest.to_le_bytes());
+        self.staged = Some(batch);
+        self.staged_newest = newest;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), EngineError> {
+        // Appends, then syncs, in one critical section of the engine: its background threads sync the same file, and an
+        // error that they were given would not be reported to us again.
+        if let Some(batch) = self.staged.take() {
+            batch.commit().map_err(|error| Self::classify(&error))?;
+        }
+        self.newest = self.staged_newest;
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<(), EngineError> {
+        self.staged = None;
+        self.open = None;
+        let (open, newest) =
+            open_database(&self.dir, &self.options).map_err(|error| EngineError::NeedsReopen(error.to_string()))?;
+        if newest > self.newest {
+            // The batch that we reported as failed is in the journal after all: written, but its sync failed.
+            // What was lost of it cannot be known here.
+            self.newest = newest;
+            self.open = Some(open);
+            return Err(EngineError::Broken("a failed commit was found in the journal; restart".into()));
+        }
+        self.open = Some(open);
+        self.staged_newest = self.newest;
+        Ok(())
+    }
+}
+
+struct FjallView {
+    snapshot: Snapshot,
+    state: Keyspace,
+}
+
+impl View for FjallView {
+    fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        match self.snapshot.get(&self.state, key) {
+            Ok(Some(stored)) => decode_value(key, &stored).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(StoreError::Engine(error.to_string())),
+        }
+    }
+
+    fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Entry)>, StoreError> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
+            _ => Bound::Included(prefix.as_bytes()),
+        };
+        let mut entries = Vec::new();
+        if limit == 0 {
+            return Ok(entries);
+        }
+        for item in self.snapshot.range::<&[u8], _>(&self.state, (start, Bound::Unbounded)) {
+            let (key, stored) = item.into_inner().map_err(|error| StoreError::Engine(error.to_string()))?;
+            if !key.starts_with(prefix.as_bytes()) {
+                break;
+            }
+            let key = String::from_utf8(key.to_vec())
+                .map_err(|error| StoreError::Corrupt(String::from_utf8_lossy(error.as_bytes()).into_owned()))?;
+            let entry = decode_value(&key, &stored)?;
+            entries.push((key, entry));
+            if entries.len() == limit {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn encode_value(entry: &Entry) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(REVISION_BYTES + entry.value.len());
+    stored.extend_from_slice(&entry.revision.get().to_le_bytes());
+    stored.extend_from_slice(&entry.value);
+    stored
+}
+
+fn decode_value(key: &str, stored: &[u8]) -> Result<Entry, StoreError> {
+    let corrupt = || StoreError::Corrupt(key.to_owned());
+    let (revision, value) = stored.split_first_chunk::<REVISION_BYTES>().ok_or_else(corrupt)?;
+    let revision = Revision::new(u64::from_le_bytes(*revision)).ok_or_else(corrupt)?;
+    Ok(Entry { revision, value: Bytes::copy_from_slice(value) })
+}
+
+/// Opens the engine and returns it with the newest revision in it.
+fn open_database(dir: &Path, options: &Options) -> Result<(Open, u64), OpenError> {
+    let failed = |error: fjall::Error| match error {
+        fjall::Error::Locked => OpenError::Locked(dir.to_owned()),
+        error => OpenError::Engine { dir: dir.to_owned(), what: error.to_string() },
+    };
+    let database =
+        Database::builder(dir).cache_size(options.cache_bytes).worker_threads(ENGINE_THREADS).open().map_err(failed)?;
+    let about = database.keyspace(ABOUT, KeyspaceCreateOptions::default).map_err(failed)?;
+    let corrupt = |what: &str| OpenError::Corrupt { dir: dir.to_owned(), what: what.to_owned() };
+    match about.get(ABOUT_FORMAT).map_err(failed)? {
+        Some(bytes) => {
+            let bytes = <[u8; 4]>::try_from(&*bytes).map_err(|_| corrupt("its format version is unreadable"))?;
+            let found = u32::from_le_bytes(bytes);
+            if found > FORMAT {
+                return Err(OpenError::NewerFormat { dir: dir.to_owned(), found, known: FORMAT });
+            }
+            if found == 0 {
+                return Err(corrupt("its format version is 0"));
+            }
+        }
+        None => {
+            about.insert(ABOUT_FORMAT, FORMAT.to_le_bytes()).map_err(failed)?;
+            database.persist(PersistMode::SyncAll).map_err(failed)?;
+        }
+    }
+    let newest = match about.get(ABOUT_REVISION).map_err(failed)? {
+        Some(bytes) => {
+            u64::from_le_bytes(<[u8; 8]>::try_from(&*bytes).map_err(|_| corrupt("its newest revision is unreadable"))?)
+        }
+        None => 0,
+    };
+    let state = database.keyspace(STATE, KeyspaceCreateOptions::default).map_err(failed)?;
+    Ok((Open { database, state, about }, newest))
+}
+
+/// Creates `dir` so that a power cut does not take its name back.
+fn create_dir_durably(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(parent)?.sync_all()
+}
+
+/// The answer of the operating system inside an engine error.
+fn io_error(error: &fjall::Error) -> Option<&io::Error> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Some(error);
+        }
+        source = error.source();
+    }
+    None
+}
