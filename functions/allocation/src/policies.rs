@@ -82,7 +82,7 @@ pub fn choose(request: &Request) -> Result<&Hub, Refusal> {
 fn nearest(hubs: &[Hub]) -> impl Iterator<Item = &Hub> {
     let open = || hubs.iter().filter(|hub| hub.weight > 0);
     let lowest = open().filter_map(latency_ms).min_by(f64::total_cmp);
-    open().filter(move |hub| lowest.is_none() || latency_ms(hub) == lowest)
+    open().filter(move |hub| latency_ms(hub) == lowest)
 }
 
 /// The latency of a hub; a value that is not a finite number of at least 0 is as good as none.

@@ -270,6 +270,15 @@ fn every_row_of_the_reprovisioning_table() {
     }
 }
 
+#[test]
+fn a_hub_on_record_in_another_case_is_the_same_hub() {
+    let request = request(|request, _| {
+        request.current = Some(Registration { device: address("HUB1.Example", "dev-1"), ..current() });
+    });
+    let assignment = assigned(&request, choice(HUB1));
+    assert_eq!((assignment.data, assignment.remove), (DeviceData::Keep, None));
+}
+
 fn stays(request: &Request) {
     let expected = Assignment {
         device: address(HUB1, "dev-1"),
