@@ -1,1 +1,3 @@
-//! TODO
+//! What the tests of the whole share. The tests themselves are one binary, `tests/all`.
+
+pub mod paths;

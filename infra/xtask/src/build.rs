@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::components::{self, Request};
+use crate::components;
 use crate::process::{cargo, note, program, run, step};
 use crate::wasm_toolchain::{self, Choice};
 use crate::workspace::Workspace;
@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 /// Sets up and leaves the optimised binary in the target directory.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     let toolchain = step("WebAssembly toolchain", || wasm_toolchain::obtain(workspace, Choice::Any))?;
-    components::build(workspace, &toolchain, &Request::default())?;
+    components::build(workspace, &toolchain)?;
     binary(workspace)
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn serve(workspace: &Workspace, args: &[String]) -> Result<()> {
 /// Builds the components, then runs the benchmarks.
 pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
     let toolchain = step("WebAssembly toolchain", || wasm_toolchain::obtain(workspace, Choice::Any))?;
-    components::build(workspace, &toolchain, &Request::default())?;
+    components::build(workspace, &toolchain)?;
     step("benchmarks", || run(cargo(workspace).args(["bench", "--package", "nave-bench"]).args(args)))
 }
 

@@ -10,15 +10,6 @@ use crate::process::{note, run, step};
 use crate::wasm_toolchain::WasmToolchain;
 use crate::workspace::Workspace;
 
-/// What to build.
-#[derive(Debug, Default)]
-pub(crate) struct Request {
-    /// Only the functions of these names; all if empty.
-    pub(crate) only: Vec<String>,
-    /// The components that only tests need, too.
-    pub(crate) fixtures: bool,
-}
-
 /// A crate that becomes a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Guest {
@@ -27,59 +18,66 @@ struct Guest {
     package: String,
 }
 
-/// Builds the components and puts those whose bytes changed where the engine's build script finds them.
+/// Builds the components and puts those whose bytes changed where the engine's build script finds them: `functions/NAME` as
+/// `NAME.wasm`, and the tests' own `tests/fixtures/NAME` as `fixtures/NAME.wasm`.
 ///
 /// # Errors
-/// A crate does not compile, or what it compiles to is not a component that exports something.
-pub(crate) fn build(workspace: &Workspace, toolchain: &WasmToolchain, request: &Request) -> Result<()> {
+/// A crate does not compile, or what it compiles to is not a component that exports something. The other components are
+/// there all the same.
+pub(crate) fn build(workspace: &Workspace, toolchain: &WasmToolchain) -> Result<()> {
     step(&format!("components ({})", toolchain.describe()), || {
-        let all = guests(&workspace.root.join("functions"))?;
-        if let Some(unknown) = request.only.iter().find(|name| all.iter().all(|guest| guest.name != **name)) {
-            let names: Vec<_> = all.iter().map(|guest| guest.name.as_str()).collect();
-            bail!("there is no function `{unknown}`; there are: {}", names.join(", "));
+        let functions = guests(&workspace.root.join("functions"))?;
+        let fixtures = guests(&workspace.root.join("tests/fixtures"))?;
+        let compiled = run(&mut compile(workspace, toolchain, functions.iter().chain(&fixtures)));
+
+        let mut broken = Vec::new();
+        let mut changed = 0;
+        let fixtures_dir = workspace.components.join("fixtures");
+        for (guests, dir) in [(&functions, &workspace.components), (&fixtures, &fixtures_dir)] {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+            remove_others(dir, guests)?;
+            for guest in guests {
+                match install_guest(&toolchain.output_dir(workspace), guest, dir) {
+                    Ok(written) => changed += usize::from(written),
+                    Err(error) => {
+                        eprintln!("error: {}: {error:#}", guest.name);
+                        broken.push(guest.name.as_str());
+                    }
+                }
+            }
         }
-        let wanted: Vec<_> =
-            all.iter().filter(|guest| request.only.is_empty() || request.only.contains(&guest.name)).collect();
-        let mut built = build_guests(workspace, toolchain, &wanted, &workspace.components)?;
-        if request.only.is_empty() {
-            remove_others(&workspace.components, &all)?;
+        compiled?;
+        if !broken.is_empty() {
+            bail!("no component for {}; the reasons are above", broken.join(", "));
         }
-        if request.fixtures {
-            let fixtures = guests(&workspace.root.join("tests/fixtures"))?;
-            let dir = workspace.components.join("fixtures");
-            built += build_guests(workspace, toolchain, &fixtures.iter().collect::<Vec<_>>(), &dir)?;
-            remove_others(&dir, &fixtures)?;
-        }
-        note(&format!("{built} changed, in {}", workspace.relative(&workspace.components)));
+        note(&format!("{changed} changed, in {}", workspace.relative(&workspace.components)));
         Ok(())
     })
 }
 
-/// Builds each guest and installs it in `dir`; how many files changed.
-fn build_guests(workspace: &Workspace, toolchain: &WasmToolchain, guests: &[&Guest], dir: &Path) -> Result<usize> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let mut changed = 0;
+/// All guests in one call, always the same ones: cargo unites the features of what it builds together, so any other selection
+/// would compile the bindings generator and its dependencies once more. `--keep-going`: a broken guest does not keep the
+/// others from those who work on something else.
+fn compile<'a>(workspace: &Workspace, toolchain: &WasmToolchain, guests: impl Iterator<Item = &'a Guest>) -> Command {
+    let mut command = toolchain.cargo_build(workspace);
+    command.args(["--lib", "--keep-going"]);
     for guest in guests {
-        run(&mut compile(workspace, toolchain, guest))?;
-        let file = toolchain.output_dir(workspace).join(format!("{}.wasm", guest.package.replace('-', "_")));
-        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        check_component(&bytes).with_context(|| {
-            format!("{} (package {}) did not become a component that exports its world", guest.name, guest.package)
-        })?;
-        if install(&bytes, &dir.join(format!("{}.wasm", guest.name)))? {
-            note(&format!("{}.wasm: {} KiB", guest.name, bytes.len().div_ceil(1024)));
-            changed += 1;
-        }
+        command.args(["--package", &guest.package]);
     }
-    Ok(changed)
+    command
 }
 
-/// One guest as `cargo rustc --crate-type cdylib`: the manifests also ask for an rlib (for native tests and benchmarks),
-/// and cargo does no link-time optimisation across crates for a library that is both.
-fn compile(workspace: &Workspace, toolchain: &WasmToolchain, guest: &Guest) -> Command {
-    let mut command = toolchain.cargo_rustc(workspace);
-    command.args(["--package", &guest.package, "--lib", "--crate-type", "cdylib"]);
-    command
+/// Takes over what the compiler made of a guest; whether it changed.
+fn install_guest(from: &Path, guest: &Guest, dir: &Path) -> Result<bool> {
+    let file = from.join(format!("{}.wasm", guest.package.replace('-', "_")));
+    let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    check_component(&bytes)
+        .with_context(|| format!("the package {} did not become a component that exports its world", guest.package))?;
+    let changed = install(&bytes, &dir.join(format!("{}.wasm", guest.name)))?;
+    if changed {
+        note(&format!("{}.wasm: {} KiB", guest.name, bytes.len().div_ceil(1024)));
+    }
+    Ok(changed)
 }
 
 /// The crates one level below `dir`, in alphabetical order.

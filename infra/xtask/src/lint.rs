@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::components::{self, Request};
+use crate::components;
 use crate::process::{cargo, note, step, succeeds};
 use crate::wasm_toolchain::{self, Choice};
 use crate::workspace::Workspace;
@@ -36,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     format(workspace)?;
     // The engine's build script embeds the components, so clippy needs them too.
     let toolchain = wasm_toolchain::obtain(workspace, Choice::Any)?;
-    components::build(workspace, &toolchain, &Request::default())?;
+    components::build(workspace, &toolchain)?;
     clippy(workspace)?;
     deny(workspace, options)
 }

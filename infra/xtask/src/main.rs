@@ -31,7 +31,7 @@ Commands:
   serve [ARGS..]           Set up, build, and run a hub: target/release/nave serve ARGS..
   test [OPTIONS] [FILTER]  Set up and run all tests
   build                    Set up and build the optimised binary target/release/nave
-  components [NAME..]      Build functions/* to WebAssembly components in target/components
+  components               Build functions/* to WebAssembly components in target/components
   setup                    Install what building and testing need, and nothing else
   lint                     Check formatting, clippy warnings, licences and dependencies
   bench [ARGS..]           Run the benchmarks (arguments go to criterion)
@@ -96,20 +96,15 @@ binary with the components inside. Incremental: seconds when little changed.";
 const HELP_COMPONENTS: &str = "\
 Build functions/* to WebAssembly components.
 
-Usage: cargo xtask components [--fixtures] [--toolchain rustup|debian] [NAME..]
+Usage: cargo xtask components [--toolchain rustup|debian]
 
 Each folder functions/NAME becomes target/components/NAME.wasm, which the engine's build script embeds. A file is
-replaced only when its bytes change. NAVE_COMPONENTS names another folder, for the build script too.
+replaced only when its bytes change. The tests' own components (tests/fixtures/NAME) go to target/components/fixtures.
+NAVE_COMPONENTS names another folder than target/components, for the engine's build script too.
 
 Options:
-  --fixtures       also the tests' components: tests/fixtures/NAME becomes target/components/fixtures/NAME.wasm
   --toolchain T    rustup: the Rust target of rustup's toolchain; debian: Debian's compiler and library source.
-                   Without it, the first that is there or can be installed
-  NAME..           only these functions
-
-Examples:
-  cargo xtask components
-  cargo xtask components twin";
+                   Without it, the first that is there or can be installed (see `cargo xtask help setup`)";
 
 const HELP_SETUP: &str = "\
 Install what building and testing need.
@@ -185,10 +180,10 @@ fn run(args: &[String]) -> Result<()> {
             build::build(&Workspace::find()?)
         }
         "components" => {
-            let (request, choice) = parse_components(rest)?;
+            let choice = parse_components(rest)?;
             let workspace = Workspace::find()?;
             let toolchain = wasm_toolchain::obtain(&workspace, choice)?;
-            components::build(&workspace, &toolchain, &request)
+            components::build(&workspace, &toolchain)
         }
         "setup" => {
             no_arguments(command, rest)?;
@@ -224,27 +219,15 @@ fn no_arguments(command: &str, rest: &[String]) -> Result<()> {
     }
 }
 
-fn parse_components(args: &[String]) -> Result<(components::Request, Choice)> {
-    let mut request = components::Request::default();
-    let mut choice = Choice::Any;
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--fixtures" => request.fixtures = true,
-            "--toolchain" => {
-                choice = match args.next().map(String::as_str) {
-                    Some("rustup") => Choice::Rustup,
-                    Some("debian") => Choice::Debian,
-                    _ => bail!("--toolchain is `rustup` or `debian`"),
-                }
-            }
-            flag if flag.starts_with('-') => {
-                bail!("`components` has no option `{flag}`; see `cargo xtask help components`")
-            }
-            name => request.only.push(name.to_owned()),
-        }
+fn parse_components(args: &[String]) -> Result<Choice> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        [] => Ok(Choice::Any),
+        ["--toolchain", "rustup"] => Ok(Choice::Rustup),
+        ["--toolchain", "debian"] => Ok(Choice::Debian),
+        ["--toolchain", ..] => bail!("--toolchain is `rustup` or `debian`"),
+        [other, ..] => bail!("`components` takes no `{other}`; see `cargo xtask help components`"),
     }
-    Ok((request, choice))
 }
 
 #[cfg(test)]
@@ -274,15 +257,13 @@ mod tests {
     fn unknown_commands_and_options_are_refused() {
         assert!(run(&strings(&["deploy"])).is_err());
         assert!(run(&strings(&["build", "--fast"])).is_err());
-        assert!(parse_components(&strings(&["--fixture"])).is_err());
+        assert!(parse_components(&strings(&["--fast"])).is_err());
         assert!(parse_components(&strings(&["--toolchain", "gcc"])).is_err());
     }
 
     #[test]
-    fn components_takes_names_and_options() {
-        let (request, choice) = parse_components(&strings(&["twin", "--toolchain", "debian", "--fixtures"])).unwrap();
-        assert_eq!(request.only, ["twin"]);
-        assert!(request.fixtures);
-        assert_eq!(choice, Choice::Debian);
+    fn components_takes_a_toolchain() {
+        assert_eq!(parse_components(&[]).unwrap(), Choice::Any);
+        assert_eq!(parse_components(&strings(&["--toolchain", "debian"])).unwrap(), Choice::Debian);
     }
 }

@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use anyhow::{Result, bail};
 
-use crate::components::{self, Request};
+use crate::components;
 use crate::process::{cargo, human, line, note, program, step};
 use crate::tally::{self, Runner, Tally};
 use crate::wasm_toolchain::{self, Choice};
@@ -90,7 +90,7 @@ fn parts(workspace: &Workspace, options: &Options, total: &mut Tally) -> Result<
     if options.wants(Part::Node) {
         test_env::node(workspace)?;
     }
-    components::build(workspace, &toolchain, &Request { fixtures: true, ..Request::default() })?;
+    components::build(workspace, &toolchain)?;
     if options.wants(Part::Lint) {
         lint::clippy(workspace)?;
     }

@@ -64,13 +64,13 @@ pub(crate) fn obtain(workspace: &Workspace, choice: Choice) -> Result<WasmToolch
 }
 
 impl WasmToolchain {
-    /// A cargo command line without the package: `cargo rustc --target … --target-dir …`.
+    /// `cargo build` for components; the packages are still to be named.
     ///
     /// Components have a target directory of their own: another compiler in the native one would make cargo look at every
     /// fingerprint twice, and both builds would wait for each other's lock.
-    pub(crate) fn cargo_rustc(&self, workspace: &Workspace) -> Command {
+    pub(crate) fn cargo_build(&self, workspace: &Workspace) -> Command {
         let mut command = cargo(workspace);
-        command.arg("rustc").args(["--target", TARGET, "--profile", "component"]);
+        command.arg("build").args(["--target", TARGET, "--profile", "component"]);
         command.env("CARGO_TARGET_DIR", self.target_dir(workspace));
         command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", &self.linker);
         command.env_remove("RUSTFLAGS").env_remove("CARGO_BUILD_RUSTFLAGS");

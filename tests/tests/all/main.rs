@@ -1,0 +1,4 @@
+//! The tests of the whole, in one binary, because each binary would link the engine again.
+
+mod components;
+mod composition;
