@@ -189,7 +189,7 @@ impl Model {
                     reported: state.reported.clone(),
                     version: state.version,
                     patch_json: careless(patch),
-                    if_version: (second % 2 == 0).then_some(state.reported.version),
+                    if_version: (second.is_multiple_of(2)).then_some(state.reported.version),
                     unix_nanos: second * 1_000_000_000,
                     emit_event: true,
                 };
@@ -237,7 +237,7 @@ impl Model {
             etag: state.etag,
             kind,
             body_json: body(tags, desired),
-            condition: if second % 2 == 0 { Condition::Unconditional } else { Condition::Etag(state.etag) },
+            condition: if second.is_multiple_of(2) { Condition::Unconditional } else { Condition::Etag(state.etag) },
             unix_nanos: second * 1_000_000_000,
             emit_event: true,
         };
@@ -341,7 +341,7 @@ proptest! {
         let mut state = create(None, 0).unwrap();
         state.reported.json = r#"{"a":{"b":[1]},"c":"x"}"#.to_owned();
         let request = ReportRequest {
-            reported: state.reported.clone(), version: 1, patch_json: text.clone(), if_version: None, unix_nanos: 0, emit_event: true,
+            reported: state.reported, version: 1, patch_json: text.clone(), if_version: None, unix_nanos: 0, emit_event: true,
         };
         if let Ok(outcome) = report(&request) {
             let mut expected = parse(&request.reported.json);
