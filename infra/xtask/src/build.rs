@@ -20,7 +20,9 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
 /// The binary alone; the components must be there.
 pub(crate) fn binary(workspace: &Workspace) -> Result<()> {
     step("the binary (cargo build --release; the first time 5 to 10 minutes)", || {
-        run(cargo(workspace).args(["build", "--release", "--package", "nave"]))?;
+        // The whole workspace, as `cargo xtask test` does: cargo unites the features of what it is asked for, and another
+        // selection would compile many dependencies once more. Built is only what the binary needs.
+        run(cargo(workspace).args(["build", "--release", "--workspace", "--exclude", "nave-bench", "--bin", "nave"]))?;
         note(&format!("binary: {}", workspace.relative(&workspace.binary())));
         Ok(())
     })
