@@ -270,7 +270,6 @@ impl ServerSession {
     pub fn close(&mut self) {
         self.phase = Phase::Closed;
         self.held = Vec::new();
-        self.pings = 0;
     }
 
     /// Appends the PINGRESPs that are due. To be called after [`receive`](Self::receive) and [`resume`](Self::resume).
