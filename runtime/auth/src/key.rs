@@ -225,7 +225,7 @@ mod tests {
         fn text_round_trip(bytes in proptest::collection::vec(any::<u8>(), MIN_KEY_LENGTH..=MAX_KEY_LENGTH)) {
             let key = SharedKey::from_bytes(&bytes).unwrap();
             prop_assert_eq!(&SharedKey::from_base64(&key.expose_base64()).unwrap(), &key);
-            let mut other = bytes.clone();
+            let mut other = bytes;
             other[0] ^= 1;
             prop_assert_ne!(SharedKey::from_bytes(&other).unwrap(), key);
         }

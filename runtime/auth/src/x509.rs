@@ -9,17 +9,14 @@ mod text;
 mod thumbprint;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod fixtures;
 
 pub use authority::{CaCertificate, CaError, TrustAnchors};
 pub use certificate::{
     CertificateError, CertificateInfo, ClientCertificates, MAX_CERTIFICATE_LENGTH, MAX_CHAIN_LENGTH,
-    subject_public_key_info,
+    is_handshake_signed, subject_public_key_info,
 };
 pub use chain::{ChainError, VerifiedChain, verify_chain};
 pub use possession::{PossessionError, verification_code, verify_possession};
 pub use text::{MAX_CERTIFICATE_TEXT_LENGTH, parse_certificate_text};
 pub use thumbprint::{InvalidThumbprint, Thumbprint};
-
-#[cfg(test)]
-pub(crate) use testing as fixtures;

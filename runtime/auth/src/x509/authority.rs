@@ -130,3 +130,45 @@ impl TrustAnchors {
         &self.anchors
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{IsCa, KeyUsagePurpose};
+
+    use super::*;
+    use crate::x509::fixtures::{Authority, NOW, fixture, years};
+
+    #[test]
+    fn roots_and_intermediates_are_fit() {
+        let root = Authority::root("root");
+        assert!(root.ca().is_self_signed());
+        let intermediate = root.intermediate("intermediate").ca();
+        assert!(!intermediate.is_self_signed());
+        assert_eq!(intermediate.info().issuer_name, "CN=root");
+        let impostor = Authority::root("other").intermediate("other");
+        assert!(!impostor.ca().is_self_signed(), "same name, other key");
+        for name in ["rsa-root", "rsa-root-v1"] {
+            assert!(CaCertificate::parse(&fixture(name)).unwrap().is_self_signed(), "{name}");
+        }
+    }
+
+    #[test]
+    fn others_are_not() {
+        let root = Authority::root("root");
+        let refused = |der: &[u8]| CaCertificate::parse(der).unwrap_err();
+        assert_eq!(refused(&root.leaf("dev-1")), CaError::NotACa);
+        assert_eq!(refused(&root.leaf_with("dev-1", |params| params.is_ca = IsCa::ExplicitNoCa)), CaError::NotACa);
+        let no_signing = Authority::root_with("r", |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]);
+        assert_eq!(refused(&no_signing.der), CaError::KeyUsage);
+        assert_eq!(refused(b"junk"), CaError::Certificate(CertificateError::Der));
+    }
+
+    #[test]
+    fn validity_includes_both_ends() {
+        let ca = Authority::root_with("r", |params| years(params, 2027, 2028)).ca();
+        let (from, to) = (ca.info().not_before, ca.info().not_after);
+        assert!(ca.is_valid_at(NOW) && ca.is_valid_at(from) && ca.is_valid_at(to));
+        assert!(!ca.is_valid_at(Timestamp::from_unix_nanos(from.unix_nanos() - 1)));
+        assert!(!ca.is_valid_at(Timestamp::from_unix_nanos(to.unix_nanos() + 1)));
+    }
+}

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use nave_model::Timestamp;
-use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
+use super::signature::is_signature_of;
 use super::thumbprint::Thumbprint;
 
 /// Most certificates in a presented chain: the leaf, six intermediates (as many as a path may have), the root, and
@@ -142,13 +143,27 @@ impl ClientCertificates {
 
 /// The public key of a certificate (of any version) in DER.
 ///
-/// For handshake signatures of version 1 certificates, which path-building libraries do not read: `rustls` verifies
-/// them with the raw key.
-///
 /// # Errors
 /// [`CertificateError::TooLong`], [`CertificateError::Der`].
 pub fn subject_public_key_info(der: &[u8]) -> Result<SubjectPublicKeyInfoDer<'static>, CertificateError> {
     Ok(SubjectPublicKeyInfoDer::from(parse_der(der)?.public_key().raw.to_vec()))
+}
+
+/// Whether the holder of the certificate's key signed `message`, by one of `algorithms`: those that the TLS library
+/// maps the handshake's signature scheme to.
+///
+/// For client certificates of version 1: `rustls` and `webpki` verify a handshake signature only after reading the
+/// whole certificate, and they read version 3 only. This needs no more of the certificate than its key.
+///
+/// # Errors
+/// [`CertificateError::TooLong`], [`CertificateError::Der`].
+pub fn is_handshake_signed(
+    der: &[u8],
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
+    message: &[u8],
+    signature: &[u8],
+) -> Result<bool, CertificateError> {
+    Ok(is_signature_of(parse_der(der)?.public_key().raw, algorithms, message, signature))
 }
 
 pub(super) fn parse_der(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
@@ -156,7 +171,7 @@ pub(super) fn parse_der(der: &[u8]) -> Result<X509Certificate<'_>, CertificateEr
         return Err(CertificateError::TooLong);
     }
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(CertificateError::Der),
     }
 }
@@ -243,4 +258,104 @@ fn short_name(oid: &str) -> Option<&'static str> {
         "1.2.840.113549.1.9.1" => "E",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{DnType, SerialNumber, date_time_ymd};
+
+    use super::*;
+    use crate::x509::fixtures::{Authority, fixture, self_signed};
+
+    #[test]
+    fn says_what_openssl_says() {
+        let info = CertificateInfo::parse(&fixture("rsa-leaf-v1")).unwrap();
+        assert_eq!(info.subject_name, "CN=dev-1");
+        assert_eq!(info.issuer_name, "CN=RSA root, O=Nave tests, C=DE");
+        assert_eq!(info.common_name.as_deref(), Some("dev-1"));
+        assert_eq!((info.serial_number.as_str(), info.version), ("00C0FFEE", 1));
+        assert_eq!(info.not_before_utc, "2026-11-21T07:10:51.0000000Z");
+        assert_eq!(info.not_after_utc, "2126-07-20T07:10:51.0000000Z");
+        assert_eq!(info.not_before.iso(), info.not_before_utc);
+        assert_eq!(info.not_after.iso(), info.not_after_utc);
+        assert_eq!(info.sha1_thumbprint.to_string(), "3BCD26B62F2D2191F2E3C6A157088FECF943055E");
+        assert_eq!(
+            info.sha256_thumbprint.to_string(),
+            "3E479D717BD70DD3B324EF5BB277F43474322AB2C15D35E78189515A12CC0C26"
+        );
+        assert_eq!(CertificateInfo::parse(&fixture("rsa-leaf-v3")).unwrap().version, 3);
+    }
+
+    #[test]
+    fn odd_names_and_times() {
+        let der = self_signed("a, \"b\"", |params| {
+            params.distinguished_name.push(DnType::OrganizationName, "x=y");
+            params.distinguished_name.push(DnType::CustomDnType(vec![1, 2, 3]), "z");
+            params.serial_number = Some(SerialNumber::from_slice(&[0x81, 0x02]));
+            params.not_before = date_time_ymd(1960, 1, 1);
+            params.not_after = date_time_ymd(9999, 12, 31);
+        });
+        let info = CertificateInfo::parse(&der).unwrap();
+        assert_eq!(info.subject_name, r#"OID.1.2.3=z, O="x=y", CN="a, ""b""""#);
+        assert_eq!(info.serial_number, "008102");
+        assert_eq!(info.not_before_utc, "1960-01-01T00:00:00.0000000Z");
+        assert_eq!(info.not_after_utc, "9999-12-31T00:00:00.0000000Z");
+        assert_eq!(info.not_before, Timestamp::from_unix_seconds(0));
+        assert_eq!(info.not_after, Timestamp::from_unix_nanos(u64::MAX));
+        assert!(info.has_thumbprint(&Thumbprint::sha1(&der)) && info.has_thumbprint(&Thumbprint::sha256(&der)));
+        assert!(!info.has_thumbprint(&Thumbprint::sha1(b"")));
+    }
+
+    #[test]
+    fn chains_are_bounded() {
+        let leaf = Authority::root("r").leaf("dev-1");
+        assert_eq!(ClientCertificates::new(Vec::new()).unwrap_err(), CertificateError::None);
+        assert_eq!(
+            ClientCertificates::new(vec![leaf.clone(); MAX_CHAIN_LENGTH + 1]).unwrap_err(),
+            CertificateError::ChainTooLong
+        );
+        let long = CertificateDer::from(vec![0; MAX_CERTIFICATE_LENGTH + 1]);
+        assert_eq!(ClientCertificates::new(vec![leaf.clone(), long]).unwrap_err(), CertificateError::TooLong);
+        let junk = CertificateDer::from(vec![0x30, 0]);
+        assert_eq!(ClientCertificates::new(vec![junk]).unwrap_err(), CertificateError::Der);
+        let mut trailing = leaf.to_vec();
+        trailing.push(0);
+        assert_eq!(CertificateInfo::parse(&trailing), Err(CertificateError::Der));
+        let chain = ClientCertificates::new(vec![leaf.clone()]).unwrap();
+        assert_eq!((chain.chain(), chain.leaf().common_name.as_deref()), (&[leaf][..], Some("dev-1")));
+    }
+
+    #[test]
+    fn the_raw_key_verifies_what_the_certificate_signed() {
+        // The root signed itself, so its own raw key has to verify it, whatever its version.
+        for root in ["rsa-root", "rsa-root-v1"] {
+            let root = fixture(root);
+            let key = subject_public_key_info(&root).unwrap();
+            let parsed = parse_der(&root).unwrap();
+            let (message, signature) = (parsed.tbs_certificate.as_ref(), parsed.signature_value.data.as_ref());
+            type Algorithms<'a> = &'a [&'a dyn SignatureVerificationAlgorithm];
+            let check =
+                |algorithms: Algorithms<'_>, message: &[u8]| is_handshake_signed(&root, algorithms, message, signature);
+            assert_eq!(check(&[webpki::ring::RSA_PKCS1_2048_8192_SHA256], message), Ok(true));
+            assert_eq!(check(&[webpki::ring::RSA_PKCS1_2048_8192_SHA256], b"other"), Ok(false));
+            assert_eq!(check(&[webpki::ring::RSA_PKCS1_2048_8192_SHA384, webpki::ring::ED25519], message), Ok(false));
+            assert_eq!(check(&[], message), Ok(false));
+            assert_eq!(key.as_ref(), parsed.public_key().raw);
+        }
+        assert!(is_handshake_signed(b"x", &[], b"", b"").is_err());
+        assert_eq!(subject_public_key_info(b"x").unwrap_err(), CertificateError::Der);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_certificates_never_panic(position in 0usize..900, value: u8) {
+            let mut der = fixture("rsa-leaf-v3").to_vec();
+            if let Some(byte) = der.get_mut(position) {
+                *byte = value;
+            }
+            let _ = CertificateInfo::parse(&der);
+            let _ = subject_public_key_info(&der);
+        }
+    }
 }

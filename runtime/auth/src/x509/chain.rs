@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use nave_model::Timestamp;
 use rustls_pki_types::{CertificateDer, UnixTime};
-use webpki::{EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, VerifiedPath};
+use webpki::{
+    EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, KeyUsage,
+    RequiredEkuNotFoundContext, VerifiedPath,
+};
 use x509_parser::x509::X509Version;
 
 use super::authority::{CaCertificate, TrustAnchors};
@@ -180,7 +183,11 @@ impl ExtendedKeyUsageValidator for ForClients {
             }
             is_empty = false;
         }
-        if is_empty { Ok(()) } else { Err(Error::RequiredEkuNotFound) }
+        if is_empty {
+            return Ok(());
+        }
+        let (required, present) = (KeyUsage::client_auth(), Vec::new());
+        Err(Error::RequiredEkuNotFoundContext(RequiredEkuNotFoundContext { required, present }))
     }
 }
 
@@ -190,11 +197,238 @@ fn chain_error(error: Error) -> ChainError {
         Error::CertNotValidYet { .. } => ChainError::NotYetValid,
         Error::UnknownIssuer => ChainError::UnknownIssuer,
         Error::InvalidSignatureForPublicKey => ChainError::BadSignature,
-        Error::RequiredEkuNotFoundContext(_) | Error::RequiredEkuNotFound => ChainError::NotForClients,
+        Error::RequiredEkuNotFoundContext(_) => ChainError::NotForClients,
         Error::PathLenConstraintViolated | Error::MaximumPathDepthExceeded => ChainError::PathTooLong,
         Error::EndEntityUsedAsCa => ChainError::NotACa,
         Error::CaUsedAsEndEntity => ChainError::CaAsLeaf,
         Error::NameConstraintViolation => ChainError::NameConstraint,
         other => ChainError::Unsupported(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CustomExtension, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose,
+        NameConstraints, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType,
+    };
+
+    use super::*;
+    use crate::x509::fixtures::{Authority, NOW, anchors, fixture, presented, self_signed, years};
+
+    fn verify(chain: &[&CertificateDer<'static>], authorities: &[&Authority]) -> Result<VerifiedChain, ChainError> {
+        verify_chain(&presented(chain), &anchors(authorities), NOW)
+    }
+
+    #[test]
+    fn leads_through_two_intermediates_in_any_order() {
+        let root = Authority::root("root");
+        let upper = root.intermediate("upper");
+        let lower = upper.intermediate("lower");
+        let leaf = lower.leaf("dev-1");
+        let other = Authority::root("other");
+        let expected = VerifiedChain { anchor_index: 1, path: vec![lower.der.clone(), upper.der.clone()] };
+        for chain in [
+            &[&leaf, &lower.der, &upper.der][..],
+            &[&leaf, &upper.der, &lower.der],
+            &[&leaf, &lower.der, &upper.der, &root.der],
+            &[&leaf, &other.der, &root.der, &upper.der, &lower.der],
+        ] {
+            assert_eq!(verify(chain, &[&other, &root]), Ok(expected.clone()));
+        }
+        assert_eq!(verify(&[&leaf, &lower.der], &[&root]), Err(ChainError::UnknownIssuer), "upper is missing");
+        assert_eq!(verify(&[&leaf], &[&root]), Err(ChainError::UnknownIssuer));
+        assert_eq!(verify(&[&leaf, &lower.der, &upper.der], &[&other]), Err(ChainError::UnknownIssuer));
+        assert_eq!(verify(&[&leaf, &lower.der, &upper.der], &[]), Err(ChainError::UnknownIssuer));
+    }
+
+    #[test]
+    fn intermediates_may_be_anchors_and_the_nearest_decides() {
+        let root = Authority::root("root");
+        let upper = root.intermediate("upper");
+        let lower = upper.intermediate("lower");
+        let leaf = lower.leaf("dev-1");
+        let chain = [&leaf, &lower.der, &upper.der, &root.der];
+        let index = |authorities: &[&Authority]| verify(&chain, authorities).map(|found| found.anchor_index);
+        assert_eq!(index(&[&upper]), Ok(0));
+        assert_eq!(index(&[&root, &upper, &lower]), Ok(2));
+        assert_eq!(index(&[&root, &upper]), Ok(1));
+        assert_eq!(verify(&[&leaf], &[&lower]), Ok(VerifiedChain { anchor_index: 0, path: Vec::new() }));
+    }
+
+    #[test]
+    fn a_wrong_key_under_the_right_name_is_no_issuer() {
+        let (root, impostor) = (Authority::root("root"), Authority::root("root"));
+        assert_eq!(verify(&[&impostor.leaf("dev-1")], &[&root]), Err(ChainError::BadSignature));
+        let (right, wrong) = (root.intermediate("sub"), impostor.intermediate("sub"));
+        assert_eq!(verify(&[&wrong.leaf("dev-1"), &wrong.der], &[&root]), Err(ChainError::BadSignature));
+        assert_eq!(verify(&[&wrong.leaf("dev-1"), &right.der], &[&root]), Err(ChainError::BadSignature));
+        // Two authorities of one name: the right one is found.
+        assert_eq!(verify(&[&impostor.leaf("dev-1")], &[&root, &impostor]).unwrap().anchor_index, 1);
+        assert_eq!(verify(&[&self_signed("dev-1", |_| ())], &[&root]), Err(ChainError::UnknownIssuer));
+    }
+
+    #[test]
+    fn every_certificate_has_to_be_valid_now() {
+        let root = Authority::root("root");
+        let sub = root.intermediate("sub");
+        for (from, to, error) in [(2020, 2021, ChainError::Expired), (2030, 2031, ChainError::NotYetValid)] {
+            let leaf = sub.leaf_with("dev-1", |params| years(params, from, to));
+            assert_eq!(verify(&[&leaf, &sub.der], &[&root]), Err(error.clone()), "leaf");
+            let old = root.intermediate_with("old", |params| years(params, from, to));
+            assert_eq!(verify(&[&old.leaf("dev-1"), &old.der], &[&root]), Err(error.clone()), "intermediate");
+            let old = Authority::root_with("old", |params| years(params, from, to));
+            assert_eq!(verify(&[&old.leaf("dev-1")], &[&old]), Err(error.clone()), "anchor");
+            assert_eq!(verify_chain(&presented(&[&sub.leaf("d")]), &anchors(&[&sub]), NOW).unwrap().anchor_index, 0);
+            // A renewed root has the same name and key; the valid one of the two is found.
+            let renewed = old.renewed(|params| years(params, 2020, 2050));
+            assert_eq!(verify(&[&old.leaf("dev-1")], &[&old, &renewed]).unwrap().anchor_index, 1);
+        }
+        let eternal = root.leaf_with("dev-1", |params| years(params, 1970, 9999));
+        assert!(verify(&[&eternal], &[&root]).is_ok(), "RFC 5280's certificate without expiry");
+    }
+
+    #[test]
+    fn issuers_have_to_be_authorities() {
+        let root = Authority::root("root");
+        for is_ca in [IsCa::NoCa, IsCa::ExplicitNoCa] {
+            let device = root.intermediate_with("dev-1", |params| params.is_ca = is_ca);
+            assert_eq!(verify(&[&device.leaf("dev-2"), &device.der], &[&root]), Err(ChainError::NotACa));
+        }
+        let no_signing =
+            root.intermediate_with("sub", |params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]);
+        assert_eq!(verify(&[&no_signing.leaf("dev-1"), &no_signing.der], &[&root]), Err(ChainError::NotACa));
+        let no_usage = root.intermediate_with("sub2", |params| params.key_usages.clear());
+        assert!(verify(&[&no_usage.leaf("dev-1"), &no_usage.der], &[&root]).is_ok());
+        assert_eq!(verify(&[&no_usage.der], &[&root]), Err(ChainError::CaAsLeaf));
+    }
+
+    #[test]
+    fn path_lengths_bind_anchors_and_intermediates() {
+        let limited = |length| {
+            move |params: &mut rcgen::CertificateParams| {
+                params.is_ca = IsCa::Ca(BasicConstraints::Constrained(length));
+            }
+        };
+        for (length, depth, good) in [(0, 0, true), (0, 1, false), (1, 1, true), (1, 2, false), (2, 2, true)] {
+            let expected = if good { Ok(()) } else { Err(ChainError::PathTooLong) };
+            let root = Authority::root("root");
+            for anchor in
+                [Authority::root_with("limited", limited(length)), root.intermediate_with("limited", limited(length))]
+            {
+                let mut subs: Vec<Authority> = Vec::new();
+                for number in 0..depth {
+                    let sub = subs.last().unwrap_or(&anchor).intermediate(&format!("sub{number}"));
+                    subs.push(sub);
+                }
+                let leaf = subs.last().unwrap_or(&anchor).leaf("dev-1");
+                let mut chain = vec![&leaf];
+                chain.extend(subs.iter().map(|sub| &sub.der));
+                assert_eq!(verify(&chain, &[&anchor]).map(drop), expected, "anchor {length} {depth}");
+                chain.push(&anchor.der);
+                let under_root = verify(&chain, &[&root]).map(drop);
+                if anchor.ca().is_self_signed() {
+                    assert!(under_root.is_err(), "the limited one is another root");
+                    continue;
+                }
+                assert_eq!(under_root, expected, "intermediate {length} {depth}");
+            }
+        }
+    }
+
+    #[test]
+    fn purposes() {
+        use ExtendedKeyUsagePurpose as Purpose;
+        let root = Authority::root("root");
+        for (purposes, good) in [
+            (vec![], true),
+            (vec![Purpose::ClientAuth], true),
+            (vec![Purpose::ServerAuth, Purpose::ClientAuth], true),
+            (vec![Purpose::Any], true),
+            (vec![Purpose::Other(vec![1, 2, 3]), Purpose::Any], true),
+            (vec![Purpose::ServerAuth], false),
+            (vec![Purpose::Other(vec![1, 2, 3])], false),
+        ] {
+            let expected = if good { Ok(()) } else { Err(ChainError::NotForClients) };
+            let leaf = root.leaf_with("dev-1", |params| params.extended_key_usages = purposes.clone());
+            assert_eq!(verify(&[&leaf], &[&root]).map(drop), expected, "leaf {purposes:?}");
+            let sub = root.intermediate_with("sub", |params| params.extended_key_usages = purposes.clone());
+            assert_eq!(verify(&[&sub.leaf("d"), &sub.der], &[&root]).map(drop), expected, "issuer {purposes:?}");
+        }
+    }
+
+    #[test]
+    fn name_constraints_and_unknown_critical_extensions() {
+        let constrained = Authority::root_with("root", |params| {
+            params.name_constraints = Some(NameConstraints {
+                permitted_subtrees: vec![GeneralSubtree::DnsName("example.org".to_owned())],
+                excluded_subtrees: Vec::new(),
+            });
+        });
+        let named = |name: &str| {
+            constrained.leaf_with("dev-1", |params| {
+                params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
+            })
+        };
+        assert!(verify(&[&named("a.example.org")], &[&constrained]).is_ok());
+        assert_eq!(verify(&[&named("a.example.com")], &[&constrained]), Err(ChainError::NameConstraint));
+        let root = Authority::root("root");
+        for (critical, good) in [(false, true), (true, false)] {
+            let leaf = root.leaf_with("dev-1", |params| {
+                let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+                extension.set_criticality(critical);
+                params.custom_extensions.push(extension);
+            });
+            let result = verify(&[&leaf], &[&root]);
+            assert_eq!(result.is_ok(), good);
+            assert!(good || matches!(result, Err(ChainError::Unsupported(_))));
+        }
+    }
+
+    #[test]
+    fn algorithms() {
+        let root = Authority::root("root");
+        for algorithm in [&PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            let leaf = root.leaf_for(&key, "dev-1", |_| ());
+            assert!(verify(&[&leaf], &[&root]).is_ok());
+        }
+        let rsa = TrustAnchors::new([CaCertificate::parse(&fixture("rsa-root")).unwrap()]);
+        let under = |leaf: &str| verify_chain(&presented(&[&fixture(leaf)]), &rsa, NOW);
+        assert_eq!(under("rsa-leaf-v3"), Ok(VerifiedChain { anchor_index: 0, path: Vec::new() }));
+    }
+
+    #[test]
+    fn version_1_certificates() {
+        let other = Authority::root("other");
+        let (root, leaf) = (CaCertificate::parse(&fixture("rsa-root")).unwrap(), fixture("rsa-leaf-v1"));
+        let set = TrustAnchors::new([other.ca(), root]);
+        let leaf = presented(&[&leaf]);
+        let (from, to) = (leaf.leaf().not_before, leaf.leaf().not_after);
+        assert_eq!(verify_chain(&leaf, &set, NOW), Ok(VerifiedChain { anchor_index: 1, path: Vec::new() }));
+        assert_eq!(
+            verify_chain(&leaf, &set, Timestamp::from_unix_nanos(from.unix_nanos() - 1)),
+            Err(ChainError::NotYetValid)
+        );
+        assert_eq!(
+            verify_chain(&leaf, &set, Timestamp::from_unix_nanos(to.unix_nanos() + 1)),
+            Err(ChainError::Expired)
+        );
+        assert_eq!(verify_chain(&leaf, &anchors(&[&other]), NOW), Err(ChainError::UnknownIssuer));
+        let sha1 = presented(&[&fixture("rsa-leaf-v1-sha1")]);
+        assert_eq!(verify_chain(&sha1, &set, NOW), Err(ChainError::BadSignature), "SHA-1 does not count");
+        let v1_root = TrustAnchors::new([CaCertificate::parse(&fixture("rsa-root-v1")).unwrap()]);
+        assert!(verify_chain(&presented(&[&fixture("rsa-leaf-v3-under-v1")]), &v1_root, NOW).is_ok());
+        assert_eq!(verify_chain(&leaf, &v1_root, NOW), Err(ChainError::UnknownIssuer), "same key, other name");
+    }
+
+    #[test]
+    fn a_flood_of_useless_intermediates_ends() {
+        let root = Authority::root("root");
+        let subs: Vec<_> = (0..9).map(|_| Authority::root("sub")).collect();
+        let leaf = subs[0].leaf("dev-1");
+        let mut chain = vec![&leaf];
+        chain.extend(subs.iter().map(|sub| &sub.der));
+        assert!(verify(&chain, &[&root]).is_err());
     }
 }

@@ -70,3 +70,65 @@ pub fn verify_possession(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::DnType;
+
+    use super::*;
+    use crate::x509::fixtures::{Authority, NOW, fixture, self_signed, years};
+
+    #[test]
+    fn codes_are_as_random_as_they_are_asked_to_be() {
+        let mut next = 0xa0u8;
+        let code = verification_code(|buffer| {
+            buffer.iter_mut().for_each(|byte| {
+                *byte = next;
+                next += 1;
+            });
+        });
+        assert_eq!(code, "A0A1A2A3A4A5A6A7A8A9AAABACADAEAFB0B1B2B3B4B5B6B7");
+    }
+
+    #[test]
+    fn only_the_holder_of_the_key_passes() {
+        let ca = Authority::root("root");
+        let code = verification_code(|buffer| buffer.fill(7));
+        let check = |proof: &CertificateDer<'_>| verify_possession(&ca.ca(), proof, &code, NOW);
+        assert_eq!(check(&ca.leaf(&code)), Ok(()));
+        assert_eq!(check(&ca.leaf(&code.to_lowercase())), Ok(()));
+        assert_eq!(check(&ca.intermediate(&code).der), Ok(()), "any extensions will do");
+        assert_eq!(check(&ca.leaf("other")), Err(PossessionError::WrongCode));
+        assert_eq!(check(&ca.leaf(&code[1..])), Err(PossessionError::WrongCode));
+        assert_eq!(check(&Authority::root("root").leaf(&code)), Err(PossessionError::BadSignature));
+        assert_eq!(check(&Authority::root("other").leaf(&code)), Err(PossessionError::WrongIssuer));
+        assert_eq!(check(&ca.intermediate("sub").leaf(&code)), Err(PossessionError::WrongIssuer));
+        assert_eq!(check(&self_signed(&code, |_| ())), Err(PossessionError::WrongIssuer));
+        assert_eq!(check(&ca.leaf_with(&code, |params| years(params, 2020, 2021))), Err(PossessionError::NotValidNow));
+        assert_eq!(check(&ca.leaf_with(&code, |params| years(params, 2030, 2031))), Err(PossessionError::NotValidNow));
+        assert!(matches!(check(&CertificateDer::from(&b"x"[..])), Err(PossessionError::Certificate(_))));
+        let nameless = ca.leaf_with("x", |params| {
+            params.distinguished_name.remove(DnType::CommonName);
+        });
+        assert_eq!(verify_possession(&ca.ca(), &nameless, "", NOW), Err(PossessionError::WrongCode));
+    }
+
+    #[test]
+    fn version_1_proofs_count_and_sha_1_does_not() {
+        let ca = CaCertificate::parse(&fixture("rsa-root")).unwrap();
+        assert_eq!(verify_possession(&ca, &fixture("rsa-leaf-v1"), "dev-1", NOW), Ok(()));
+        let sha1 = verify_possession(&ca, &fixture("rsa-leaf-v1-sha1"), "dev-1", NOW);
+        assert_eq!(sha1, Err(PossessionError::BadSignature));
+    }
+
+    #[test]
+    fn a_proof_may_begin_within_the_skew() {
+        let ca = Authority::root("root");
+        let proof = ca.leaf_with("code", |params| years(params, 2030, 2031));
+        let begin = timestamp(parse_der(&proof).unwrap().validity().not_before);
+        let at = |nanos| verify_possession(&ca.ca(), &proof, "code", Timestamp::from_unix_nanos(nanos));
+        let skew = u64::try_from(CLOCK_SKEW.as_nanos()).unwrap();
+        assert_eq!(at(begin.unix_nanos() - skew), Ok(()));
+        assert_eq!(at(begin.unix_nanos() - skew - 1), Err(PossessionError::NotValidNow));
+    }
+}

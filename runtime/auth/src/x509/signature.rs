@@ -14,8 +14,18 @@ pub(super) static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = webpki::A
 /// Every algorithm that fits the key is tried; the one that the certificate states is not looked at. That is as strong
 /// as the weakest of [`ALGORITHMS`], since a signature that one of them accepts was made with the key.
 pub(super) fn is_signed_by(certificate: &X509Certificate<'_>, issuer_key: &[u8]) -> bool {
-    let key = SubjectPublicKeyInfoDer::from(issuer_key);
+    let (message, signature) = (certificate.tbs_certificate.as_ref(), certificate.signature_value.data.as_ref());
+    is_signature_of(issuer_key, ALGORITHMS, message, signature)
+}
+
+/// Whether `signature` is one of `message` by the holder of `key` (a `SubjectPublicKeyInfo` in DER).
+pub(super) fn is_signature_of(
+    key: &[u8],
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
+    let key = SubjectPublicKeyInfoDer::from(key);
     let Ok(key) = RawPublicKeyEntity::try_from(&key) else { return false };
-    let (message, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
-    ALGORITHMS.iter().any(|algorithm| key.verify_signature(*algorithm, message, signature).is_ok())
+    algorithms.iter().any(|algorithm| key.verify_signature(*algorithm, message, signature).is_ok())
 }

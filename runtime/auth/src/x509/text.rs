@@ -51,3 +51,58 @@ fn pem(text: &[u8]) -> Result<CertificateDer<'static>, CertificateError> {
     let first = certificates.next().ok_or(CertificateError::Text)?.map_err(|_| CertificateError::Text)?;
     if certificates.next().is_some() { Err(CertificateError::Several) } else { Ok(first) }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::x509::fixtures::fixture;
+
+    const PEM: &str = include_str!("fixtures/rsa-root.pem");
+
+    #[test]
+    fn reads_every_form_that_clients_send() {
+        let der = fixture("rsa-root");
+        let base64 = STANDARD.encode(&der);
+        let lines = base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap());
+        for text in [
+            PEM.to_owned(),
+            PEM.replace('\n', "\r\n"),
+            format!("Bag Attributes\n  x: y\n{PEM}"),
+            base64.clone(),
+            base64.trim_end_matches('=').to_owned(),
+            lines.collect::<Vec<_>>().join("\r\n"),
+            STANDARD.encode(PEM),
+        ] {
+            assert_eq!(parse_certificate_text(&text).as_deref(), Ok(&*der), "{text}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        for (text, error) in [
+            (String::new(), CertificateError::Der),
+            ("no certificate!".to_owned(), CertificateError::Text),
+            ("AAAA".to_owned(), CertificateError::Der),
+            (format!("{PEM}{PEM}"), CertificateError::Several),
+            (STANDARD.encode(format!("{PEM}{PEM}")), CertificateError::Several),
+            (key.to_owned(), CertificateError::Text),
+            (PEM.replace("-----END CERTIFICATE-----", ""), CertificateError::Text),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned(), CertificateError::Der),
+            ("A".repeat(MAX_CERTIFICATE_TEXT_LENGTH + 1), CertificateError::TooLong),
+        ] {
+            assert_eq!(parse_certificate_text(&text).unwrap_err(), error, "{text:.60}");
+        }
+        assert!(parse_certificate_text(&format!("{key}{PEM}")).is_ok(), "the key beside it is not read");
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "(-----BEGIN CERTIFICATE-----\n)?[A-Za-z0-9+/=\n]{0,80}(-----END CERTIFICATE-----)?|.{0,80}") {
+            let _ = parse_certificate_text(&text);
+        }
+    }
+}
