@@ -1,0 +1,54 @@
+//! TLS: which versions, which certificate, and what a client's certificate proves.
+
+mod certificates;
+mod session;
+mod verifier;
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::server::NoServerSessionStorage;
+
+pub use certificates::{Certificates, Identity, IdentityError};
+pub(crate) use session::{Session, Step};
+use verifier::AnyIssuer;
+
+/// The TLS settings of a listener. Cheap to clone; all clones share the certificates.
+///
+/// - TLS 1.2 and 1.3: the Python and Java SDKs never offer 1.3.
+/// - Every client is asked for a certificate and none has to have one. The list of acceptable issuers is empty: JSSE sends
+///   a self-signed certificate only then. Any issuer passes, because trust is the decision of `nave-auth`; but the
+///   handshake's signature is always verified, so whoever presents a certificate holds its key.
+/// - No session resumption: a resumed session would have to carry the client's chain in a ticket, and the shortened
+///   handshake saves less server time than the tickets of the full ones cost.
+/// - No ALPN: rustls refuses a client that offers only names that the server does not have, and clients that offer `h2` next
+///   to `http/1.1` fall back to the latter when the server is silent.
+#[derive(Clone)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+}
+
+impl ServerTls {
+    /// Settings that serve `certificates`; replacing those takes effect for the next connection.
+    pub fn new(certificates: Arc<Certificates>) -> Result<Self, rustls::Error> {
+        let provider = provider();
+        let verifier = AnyIssuer::new(provider.signature_verification_algorithms);
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(certificates);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    pub(crate) fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+}
+
+/// The cryptography that everything here uses.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
