@@ -28,10 +28,11 @@ fn generate() -> Result<(), String> {
     println!("cargo::rerun-if-env-changed=NAVE_COMPONENTS");
     println!("cargo::rerun-if-changed=build.rs");
     let root = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("../..");
-    let dir = root.join(env::var_os("NAVE_COMPONENTS").map_or_else(|| PathBuf::from("target/components"), PathBuf::from));
+    let dir =
+        root.join(env::var_os("NAVE_COMPONENTS").map_or_else(|| PathBuf::from("target/components"), PathBuf::from));
     let mut code = format!(
         "/// The built-in components: name and bytes of each, in alphabetical order.\n\
-         pub const COMPONENTS: [(&str, &[u8]); {}] = [\n",
+         const COMPONENTS: [(&str, &[u8]); {}] = [\n",
         BUILT_IN.len()
     );
     for name in BUILT_IN {

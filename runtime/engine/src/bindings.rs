@@ -1,6 +1,10 @@
 //! The host's side of the interfaces in `wit/`: the only generated code of the host.
 
 #![allow(missing_docs, reason = "generated from the WIT files, which document every item")]
+#![allow(
+    ambiguous_associated_items,
+    reason = "the generated code names the associated type `Lower` where a function `lower` exists"
+)]
 
 macro_rules! world {
     ($module:ident, $path:literal, $world:literal) => {
@@ -18,7 +22,7 @@ world!(twin_world, "../../wit/twin", "twin-function");
 world!(methods_world, "../../wit/methods", "methods-function");
 world!(provisioning_world, "../../wit/provisioning", "provisioning-function");
 world!(allocation_world, "../../wit/allocation", "allocation-policy");
-world!(routing_world, "../../wit/routing", "routing-compiler");
+world!(routing_world, "../../wit/routing", "routing-function");
 
 /// The types of `nave:twin/twin`.
 pub mod twin {

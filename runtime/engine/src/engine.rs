@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{
+    Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, StoreLimits, StoreLimitsBuilder,
+};
 
 use crate::cache;
 
@@ -38,7 +40,9 @@ const KEEP_RESIDENT: usize = 256 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// wasmtime refused its configuration; the machine lacks something it needs (virtual memory, usually).
-    #[error("the WebAssembly engine cannot start: {0}. It reserves virtual memory: check `ulimit -v` and cgroup limits")]
+    #[error(
+        "the WebAssembly engine cannot start: {0}. It reserves virtual memory: check `ulimit -v` and cgroup limits"
+    )]
     Start(String),
     /// A component file is missing or unreadable.
     #[error("cannot read the component {path}: {error}")]
@@ -57,7 +61,9 @@ pub enum EngineError {
         error: String,
     },
     /// A component does not export what its role demands, or imports something.
-    #[error("the component `{name}` does not fit its role: {error}. A function exports its interface and imports nothing")]
+    #[error(
+        "the component `{name}` does not fit its role: {error}. A function exports its interface and imports nothing"
+    )]
     World {
         /// The function.
         name: String,

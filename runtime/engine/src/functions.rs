@@ -4,8 +4,8 @@ use wasmtime::component::InstancePre;
 use wasmtime::{Store, StoreLimits};
 
 use crate::bindings::{
-    allocation, allocation_world, methods, methods_world, provisioning, provisioning_world, routing, routing_world, twin,
-    twin_world,
+    allocation, allocation_world, methods, methods_world, provisioning, provisioning_world, routing, routing_world,
+    twin, twin_world,
 };
 use crate::engine::{Engine, EngineError};
 use crate::pool::{CallError, Function, World};
@@ -31,7 +31,7 @@ impl_world!(twin_world, TwinFunction, TwinFunctionPre);
 impl_world!(methods_world, MethodsFunction, MethodsFunctionPre);
 impl_world!(provisioning_world, ProvisioningFunction, ProvisioningFunctionPre);
 impl_world!(allocation_world, AllocationPolicy, AllocationPolicyPre);
-impl_world!(routing_world, RoutingCompiler, RoutingCompilerPre);
+impl_world!(routing_world, RoutingFunction, RoutingFunctionPre);
 
 /// The five built-in functions, loaded.
 pub struct Functions {
@@ -39,7 +39,7 @@ pub struct Functions {
     methods: Function<methods_world::MethodsFunction>,
     provisioning: Function<provisioning_world::ProvisioningFunction>,
     allocation: Function<allocation_world::AllocationPolicy>,
-    routing: Function<routing_world::RoutingCompiler>,
+    routing: Function<routing_world::RoutingFunction>,
 }
 
 impl Functions {
@@ -149,7 +149,8 @@ impl Functions {
         request: &provisioning::Request,
         outcome: &provisioning::Outcome,
     ) -> Result<provisioning::Decision, CallError> {
-        self.provisioning.call(|world, store| world.nave_provisioning_provisioning().call_complete(store, request, outcome))
+        self.provisioning
+            .call(|world, store| world.nave_provisioning_provisioning().call_complete(store, request, outcome))
     }
 
     /// Chooses a hub by a built-in policy.

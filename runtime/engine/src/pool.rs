@@ -108,7 +108,8 @@ impl<W: World> Function<W> {
         let mut store = self.engine.store();
         store.set_epoch_deadline(DEADLINE_TICKS);
         let world = W::instantiate(&version.pre, &mut store).map_err(|error| {
-            let failure = if error.is::<Trap>() { self.failed(&error).failure } else { Failure::Busy(format!("{error:#}")) };
+            let failure =
+                if error.is::<Trap>() { self.failed(&error).failure } else { Failure::Busy(format!("{error:#}")) };
             CallError { function: self.name, failure }
         })?;
         Ok(Warm { store, world, calls: 0 })

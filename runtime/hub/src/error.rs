@@ -54,6 +54,12 @@ error_codes! {
     DeviceDefinedMultipleTimes = 400_011,
     /// Some items of a bulk operation failed.
     BulkRegistryOperationFailure = 400_013,
+    /// A custom allocation policy failed.
+    CustomAllocationFailed = 400_207,
+    /// There is no hub to assign the device to.
+    CustomAllocationIotHubNotSpecified = 400_208,
+    /// A custom allocation policy refused the provisioning service.
+    CustomAllocationUnauthorizedAccess = 400_209,
     /// No hub of that name.
     IotHubNotFound = 401_001,
     /// The token is good but lacks a right, or names something that must not be revealed.
@@ -149,7 +155,8 @@ impl HubError {
 
     /// A failure of ours: the caller learns only that, the log learns why.
     pub fn internal(detail: impl fmt::Display) -> Self {
-        Self::new(ErrorCode::ServerError, "The request failed inside the hub; the hub's log says why.").with_detail(detail)
+        Self::new(ErrorCode::ServerError, "The request failed inside the hub; the hub's log says why.")
+            .with_detail(detail)
     }
 
     /// The device is unknown.
@@ -164,7 +171,10 @@ impl HubError {
 
     /// The entity tag does not match.
     pub fn precondition_failed() -> Self {
-        Self::new(ErrorCode::PreconditionFailed, "The entity tag does not match the current one: read again and repeat.")
+        Self::new(
+            ErrorCode::PreconditionFailed,
+            "The entity tag does not match the current one: read again and repeat.",
+        )
     }
 
     /// Whether the failure is ours rather than the caller's.

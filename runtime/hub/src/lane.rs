@@ -24,7 +24,7 @@ impl<K: Eq + Hash + Clone> Lanes<K> {
 
     /// Waits for the lane of `key` and holds it until the guard is dropped.
     pub(crate) async fn enter(&self, key: &K) -> LaneGuard<'_, K> {
-        let lane = Arc::clone(self.lanes.lock().entry_ref(key).or_default());
+        let lane = Arc::clone(self.lanes.lock().entry(key.clone()).or_default());
         let held = lane.lock_owned().await;
         LaneGuard { lanes: self, key: key.clone(), held: Some(held) }
     }

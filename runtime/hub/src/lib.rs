@@ -1,1 +1,44 @@
-//! TODO
+//! The semantics of a hub and of the provisioning service: registry, twins, methods, telemetry, registration.
+//!
+//! This crate is where the parts meet. It reads state, calls a function for every decision, commits with compare-and-swap,
+//! and tells devices afterwards. It knows nothing of sockets, and takes time, randomness and tasks from its
+//! [`nave_env::Env`], so that whole hubs run in a simulation.
+//!
+//! * [`Platform`] is everything that one process serves; [`Hub`] and [`Provisioning`] are its parts.
+//! * A device's connection is a [`Session`]; what the hub has for it goes into its [`Mailbox`].
+//! * Every failure is a [`HubError`] with the protocol's code.
+
+mod access;
+mod authority;
+mod bus;
+mod connect;
+mod error;
+mod hub;
+mod lane;
+mod method;
+mod outbox;
+mod platform;
+pub mod provisioning;
+mod registry;
+mod routes;
+mod session;
+mod telemetry;
+mod twin;
+mod view;
+
+pub use access::Presented;
+pub use authority::{Authorities, MAX_AUTHORITIES, MAX_AUTHORITY_NAME};
+pub use bus::{Bus, HostId, HostMessage, HostReply, NoPeers, Receive, SimBus, Unreachable};
+pub use connect::{Authenticated, ConnectOptions, Connected};
+pub use error::{ErrorCode, HubError};
+pub use hub::{Hub, HubParts, MAX_COMMIT_ATTEMPTS};
+pub use outbox::MAX_OUTBOX_ENTRIES;
+pub use platform::Platform;
+pub use provisioning::Provisioning;
+pub use registry::{AuthenticationInput, DeviceInput, DeviceView, MAX_LISTED_DEVICES, MAX_STATUS_REASON};
+pub use routes::{RoutingConfig, RoutingError};
+pub use session::{
+    CloseReason, MAX_METHODS_IN_FLIGHT, Mailbox, MailboxFull, MethodAnswer, Session, Subscriptions, ToDevice,
+};
+pub use telemetry::{MAX_MESSAGE_BYTES, Message, system};
+pub use twin::{TwinUpdate, TwinView};

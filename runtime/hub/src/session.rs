@@ -471,10 +471,7 @@ mod tests {
         session.answer_method(99, "200", b"{}");
         session.answer_method(1, "200", b"{}");
         session.answer_method(1, "500", b"{}");
-        assert_eq!(
-            answer.try_recv(),
-            Ok(MethodAnswer::Answered { status: "200".into(), payload: b"{}".to_vec() })
-        );
+        assert_eq!(answer.try_recv(), Ok(MethodAnswer::Answered { status: "200".into(), payload: b"{}".to_vec() }));
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct RegistrationRecord {
     /// What a custom allocation policy returns to the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Json>,
+    /// A device to be removed from the hub that it left: work of this registration that is not done yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<DeviceAddress>,
     /// Entity tag, without quotes.
     pub etag: String,
     /// When the device first registered.
@@ -53,6 +56,16 @@ pub struct RegistrationRecord {
 }
 
 impl Record for RegistrationRecord {}
+
+/// A device in a hub.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceAddress {
+    /// Host name of the hub.
+    pub hub: String,
+    /// The device's id there.
+    pub device_id: String,
+}
 
 /// Where a registration stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,180 @@
+//! Connecting: from verified facts to a session with an epoch.
+
+use std::sync::Arc;
+
+use nave_model::{FormatVersion, Identity, SessionRecord};
+use nave_store::{CommitError, Expect, Guard, Revision};
+
+use crate::bus::{HostId, HostMessage};
+use crate::error::{ErrorCode, HubError};
+use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, decode, put};
+use crate::session::{CloseReason, Mailbox, NewSession, Session, Subscriptions};
+
+/// A device whose credentials were checked against its record.
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    /// Who it is.
+    pub identity: Identity,
+    /// The revision of the record that the credentials were checked against: if it has changed by the time of the connect,
+    /// they are checked again.
+    pub revision: Revision,
+    /// Tells this device from an earlier one of the same id.
+    pub generation_id: Arc<str>,
+    /// What telemetry carries as the connection's authentication method, JSON text.
+    pub auth_method: Arc<str>,
+    /// When the credentials run out.
+    pub expires: Option<nave_model::Timestamp>,
+}
+
+/// What the device asked for when it connected.
+pub struct ConnectOptions {
+    /// Whether subscriptions survive the connection (MQTT clean session 0).
+    pub persistent: bool,
+    /// The model that the device announces.
+    pub model_id: Option<String>,
+    /// Where the hub puts what is for the device.
+    pub mailbox: Arc<dyn Mailbox>,
+}
+
+/// The outcome of a connect.
+pub enum Connected {
+    /// The device is connected.
+    Session {
+        /// Its session.
+        session: Arc<Session>,
+        /// Whether subscriptions of an earlier connection are live again.
+        resumed: bool,
+    },
+    /// The device's record changed after its credentials were checked: check them again.
+    Changed,
+}
+
+impl Hub {
+    /// Makes `who` the owner of a new session, whose epoch is above that of every earlier one, and ends the earlier one.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError`] when the store fails.
+    pub async fn connect(&self, who: &Authenticated, options: ConnectOptions) -> Result<Connected, HubError> {
+        let device = who.identity.device_id();
+        let device_key = self.keys.device(device.as_str());
+        let session_key = self.keys.session(&who.identity.to_string());
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            let before = match self.store.get(&session_key).await? {
+                Some(entry) => Some(decode::<SessionRecord>(&entry)?),
+                None => None,
+            };
+            let (epoch, kept) = before.as_ref().map_or((1, 0), |(old, _)| (old.epoch + 1, old.subscriptions));
+            let stored = SessionRecord {
+                v: FormatVersion,
+                epoch,
+                host: self.host.as_str().to_owned(),
+                subscriptions: if options.persistent { kept } else { 0 },
+            };
+            let mut guards = vec![Guard { key: device_key.clone(), expect: Expect::At(who.revision) }];
+            let expect = before.as_ref().map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
+            guards.push(Guard { key: session_key.clone(), expect });
+            let mut puts = vec![put(session_key.clone(), &stored)?];
+            if let Some(model) = &options.model_id {
+                let (mut record, revision) = self.require(device).await?;
+                if revision != who.revision {
+                    return Ok(Connected::Changed);
+                }
+                if record.twin.model_id.as_ref() != Some(model) {
+                    record.twin.model_id = Some(model.clone());
+                    puts.push(put(device_key.clone(), &record)?);
+                }
+            }
+            match self.store.commit(guards, puts).await {
+                Ok(revision) => {
+                    if let Some((old, _)) = before.filter(|(old, _)| old.host != self.host.as_str()) {
+                        self.close_elsewhere(&who.identity, &old);
+                    }
+                    let resumed = options.persistent && kept != 0;
+                    let session = Arc::new(Session::new(NewSession {
+                        identity: who.identity.clone(),
+                        stored,
+                        revision,
+                        persistent: options.persistent,
+                        generation_id: Arc::clone(&who.generation_id),
+                        auth_method: Arc::clone(&who.auth_method),
+                        model_id: options.model_id.as_deref().map(Arc::from),
+                        mailbox: Arc::clone(&options.mailbox),
+                        now: self.env.now(),
+                    }));
+                    self.sessions.insert(&session);
+                    return Ok(Connected::Session { session, resumed });
+                }
+                Err(CommitError::Conflict { key, .. }) if key == device_key => return Ok(Connected::Changed),
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(HubError::new(ErrorCode::ThrottlingBacklogTimeout, "The device connects too often at the same time."))
+    }
+
+    /// Notes what the device listens to now; for a persistent session durably, before it is acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError`] when the store fails or the session is no longer the device's.
+    pub async fn subscribe(&self, session: &Session, subscriptions: Subscriptions) -> Result<(), HubError> {
+        if session.subscriptions() == subscriptions {
+            return Ok(());
+        }
+        if session.persistent {
+            let key = self.keys.session(&session.identity.to_string());
+            let stored = SessionRecord {
+                v: FormatVersion,
+                epoch: session.epoch,
+                host: self.host.as_str().to_owned(),
+                subscriptions: subscriptions.bits(),
+            };
+            let guard = self.session_guard(session);
+            match self.store.commit(vec![guard], vec![put(key, &stored)?]).await {
+                Ok(revision) => *session.record.lock() = revision,
+                Err(CommitError::Conflict { .. }) => {
+                    self.end_stale(session);
+                    return Err(HubError::unauthorized().with_detail("the session was displaced"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        session.set_subscriptions(subscriptions);
+        self.sessions.announce();
+        Ok(())
+    }
+
+    /// The connection of `session` is gone.
+    pub fn disconnected(&self, session: &Session) {
+        self.sessions.remove(session);
+        session.close(CloseReason::Displaced);
+    }
+
+    /// Ends the session of `identity` wherever it is, unless it began after `up_to_epoch`.
+    pub(crate) async fn close_everywhere(&self, identity: &Identity, reason: CloseReason) -> Result<(), HubError> {
+        let Some(entry) = self.store.get(&self.keys.session(&identity.to_string())).await? else { return Ok(()) };
+        let (stored, _) = decode::<SessionRecord>(&entry)?;
+        self.sessions.close(identity, stored.epoch, reason);
+        if stored.host != self.host.as_str() {
+            self.send_close(identity, &stored, reason);
+        }
+        Ok(())
+    }
+
+    fn close_elsewhere(&self, identity: &Identity, old: &SessionRecord) {
+        self.send_close(identity, old, CloseReason::Displaced);
+    }
+
+    fn send_close(&self, identity: &Identity, stored: &SessionRecord, reason: CloseReason) {
+        let message = HostMessage::Close {
+            hub: self.id().as_str().to_owned(),
+            identity: identity.clone(),
+            epoch: stored.epoch,
+            reason,
+        };
+        let sending = self.bus.send(HostId::new(&stored.host), message);
+        // An unreachable host holds no connection that matters: the store refuses its commits.
+        self.env.spawn(Box::pin(async move { drop(sending.await) }));
+    }
+}

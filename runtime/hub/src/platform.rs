@@ -1,0 +1,105 @@
+//! Everything that one process serves: its hubs and its provisioning service.
+
+use std::sync::Arc;
+
+use nave_env::{BoxFuture, SharedEnv};
+use nave_model::{HostName, IdScope};
+
+use crate::bus::{HostMessage, HostReply, Receive};
+use crate::hub::Hub;
+use crate::provisioning::Provisioning;
+use crate::session::{CloseReason, MethodAnswer};
+
+/// The hubs and the provisioning service of a process.
+pub struct Platform {
+    env: SharedEnv,
+    hubs: Vec<Arc<Hub>>,
+    provisioning: Arc<Provisioning>,
+}
+
+impl Platform {
+    /// Puts a platform together. The first hub is the one that answers to `localhost`, if its aliases say so.
+    pub const fn new(env: SharedEnv, hubs: Vec<Arc<Hub>>, provisioning: Arc<Provisioning>) -> Self {
+        Self { env, hubs, provisioning }
+    }
+
+    /// Time, randomness, tasks.
+    pub const fn env(&self) -> &SharedEnv {
+        &self.env
+    }
+
+    /// All hubs, the default one first.
+    pub fn hubs(&self) -> &[Arc<Hub>] {
+        &self.hubs
+    }
+
+    /// The hub that answers to `name`.
+    pub fn hub(&self, name: &HostName) -> Option<&Arc<Hub>> {
+        self.hubs.iter().find(|hub| hub.answers_to(name))
+    }
+
+    /// The provisioning service.
+    pub const fn provisioning(&self) -> &Arc<Provisioning> {
+        &self.provisioning
+    }
+
+    /// The provisioning service, if `scope` is its id scope.
+    pub fn provisioning_of(&self, scope: &IdScope) -> Option<&Arc<Provisioning>> {
+        (self.provisioning.id_scope() == scope).then_some(&self.provisioning)
+    }
+
+    /// Does what a start has to do before connections are accepted: certificate authorities are read, events that a crash
+    /// left behind are appended.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::HubError`] when the store or the log fails.
+    pub async fn recover(&self) -> Result<(), crate::HubError> {
+        for hub in &self.hubs {
+            hub.authorities.load().await?;
+            let devices = hub.recover_outboxes().await?;
+            if devices > 0 {
+                tracing::info!(hub = %hub.id(), devices, "appended events that an earlier stop left behind");
+            }
+        }
+        self.provisioning.authorities.load().await?;
+        self.provisioning.recover().await
+    }
+
+    /// Ends every session.
+    pub fn close_sessions(&self) {
+        self.hubs.iter().for_each(|hub| hub.close_sessions(CloseReason::Shutdown));
+    }
+
+    fn hub_by_id(&self, id: &str) -> Option<Arc<Hub>> {
+        self.hubs.iter().find(|hub| hub.id().as_str() == id).cloned()
+    }
+}
+
+impl Receive for Platform {
+    fn receive(&self, message: HostMessage) -> BoxFuture<HostReply> {
+        match message {
+            HostMessage::Method { hub, identity, name, payload, timeout } => {
+                let hub = self.hub_by_id(&hub);
+                Box::pin(async move {
+                    HostReply::Method(match hub {
+                        Some(hub) => hub.deliver_method(&identity, &name, &payload, timeout).await,
+                        None => MethodAnswer::NotConnected,
+                    })
+                })
+            }
+            HostMessage::Desired { hub, identity, version, payload } => {
+                if let Some(hub) = self.hub_by_id(&hub) {
+                    hub.deliver_desired(&identity, version, &payload.into());
+                }
+                Box::pin(async { HostReply::Done })
+            }
+            HostMessage::Close { hub, identity, epoch, reason } => {
+                if let Some(hub) = self.hub_by_id(&hub) {
+                    hub.sessions.close(&identity, epoch, reason);
+                }
+                Box::pin(async { HostReply::Done })
+            }
+        }
+    }
+}

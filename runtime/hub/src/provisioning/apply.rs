@@ -1,0 +1,211 @@
+//! Carrying out an assignment: steps that each are one compare-and-swap, in an order in which a crash between any two of
+//! them loses nothing and a repetition changes nothing.
+//!
+//! 1. The device in the assigned hub is created or brought up to date. Until step 2 the registration on record still points
+//!    to the old hub, so a repetition finds the twin where it was.
+//! 2. The registration becomes the new one; it names what is to be removed, and a marker says so.
+//! 3. The device is removed from the hub that it left, then registration and marker are cleared.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nave_engine::provisioning::{Assignment, DeviceData, Migration};
+use nave_model::{
+    DeviceId, DeviceRecord, DeviceStatus, Identity, IfMatch, RegistrationId, RegistrationRecord, SectionRecord,
+};
+use nave_store::{CommitError, Expect, Guard, Put};
+
+use super::Provisioning;
+use super::attest::DeviceCredentials;
+use crate::error::{ErrorCode, HubError};
+use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, decode, put};
+use crate::session::CloseReason;
+
+/// Registrations looked at per step when the service starts.
+const RECOVERY_PAGE: usize = 500;
+
+impl Provisioning {
+    /// Step 1.
+    pub(crate) async fn place_device(
+        &self,
+        assignment: &Assignment,
+        credentials: &DeviceCredentials,
+    ) -> Result<(), HubError> {
+        let hub = self.linked(&assignment.device.hub)?;
+        let device = DeviceId::parse(&assignment.device.device_id)
+            .map_err(|error| HubError::new(ErrorCode::ArgumentInvalid, error.to_string()))?;
+        let initial = assignment.initial_twin_json.as_deref();
+        let source = match &assignment.data {
+            DeviceData::Migrate(migration) => self.source_twin(migration).await?,
+            _ => None,
+        };
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            let Some((current, _)) = hub.load(&device).await? else {
+                let mut record = hub.new_device(&device, credentials.authentication.clone(), initial)?;
+                if let (Some(source), DeviceData::Migrate(migration)) = (&source, &assignment.data) {
+                    take_twin(&mut record, source, migration);
+                }
+                record.iot_edge = assignment.iot_edge;
+                match hub.create_device(record).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) if error.code == ErrorCode::DeviceAlreadyExists => continue,
+                    Err(error) => return Err(error),
+                }
+            };
+            let fresh = match assignment.data {
+                DeviceData::Keep | DeviceData::Create => None,
+                DeviceData::Reset | DeviceData::Migrate(_) => {
+                    Some(hub.new_device(&device, credentials.authentication.clone(), initial)?)
+                }
+            };
+            if fresh.is_none() && current.authentication == credentials.authentication {
+                return Ok(());
+            }
+            return self.update_device(hub, &device, assignment, credentials, fresh, source.as_ref()).await;
+        }
+        Err(HubError::internal(format_args!("device {device} is created and deleted over and over")))
+    }
+
+    async fn update_device(
+        &self,
+        hub: &Hub,
+        device: &DeviceId,
+        assignment: &Assignment,
+        credentials: &DeviceCredentials,
+        fresh: Option<DeviceRecord>,
+        source: Option<&DeviceRecord>,
+    ) -> Result<(), HubError> {
+        let rekeyed = {
+            let _lane = hub.lanes.enter(device).await;
+            hub.change_device(device, None, |record| {
+                let rekeyed = record.authentication != credentials.authentication;
+                if rekeyed {
+                    record.authentication = credentials.authentication.clone();
+                    record.etag += 1;
+                }
+                if let Some(fresh) = &fresh {
+                    let before = record.twin.clone();
+                    record.twin = fresh.twin.clone();
+                    if let (Some(source), DeviceData::Migrate(migration)) = (source, &assignment.data) {
+                        take_twin(record, source, migration);
+                    }
+                    // Versions and tags never go back while the identity lives.
+                    record.twin.version = before.version + 1;
+                    record.twin.etag = before.etag + 1;
+                    keep_growing(&mut record.twin.desired, &before.desired);
+                    keep_growing(&mut record.twin.reported, &before.reported);
+                    record.iot_edge = assignment.iot_edge;
+                }
+                Ok(rekeyed)
+            })
+            .await?
+        };
+        if rekeyed {
+            hub.close_everywhere(&Identity::device(device.clone()), CloseReason::CredentialsChanged).await?;
+        }
+        Ok(())
+    }
+
+    /// Step 2: `record` becomes the registration on record, unless another host was faster.
+    pub(crate) async fn record_registration(
+        &self,
+        record: &RegistrationRecord,
+        expect: Expect,
+    ) -> Result<(), HubError> {
+        let id = record.registration_id.as_str();
+        let key = self.keys.registration(id);
+        let mut puts = vec![put(key.clone(), record)?];
+        if record.enrollment_kind == nave_model::EnrollmentKind::Group {
+            let member = self.keys.member(&record.enrollment_id, id);
+            puts.push(Put { key: member, value: Some(Bytes::from_static(b"{\"v\":1}")) });
+        }
+        if record.removal.is_some() {
+            puts.push(Put { key: self.keys.outbox(id), value: Some(Bytes::from_static(b"{\"v\":1}")) });
+        }
+        match self.store.commit(vec![Guard { key, expect }], puts).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict { .. }) => Err(HubError::new(
+                ErrorCode::RegistrationStatusConflict,
+                "Precondition failed: the device registers twice at the same time.",
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Step 3. To be called within the registration's lane.
+    pub(crate) async fn finish_removal(&self, id: &RegistrationId) -> Result<(), HubError> {
+        let marker = Put { key: self.keys.outbox(id.as_str()), value: None };
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            let Some((mut record, revision)) = self.load_registration(id).await? else {
+                self.store.commit(Vec::new(), vec![marker]).await?;
+                return Ok(());
+            };
+            if let Some(removal) = record.removal.take() {
+                if let (Some(hub), Ok(device)) = (self.hub(&removal.hub), DeviceId::parse(&removal.device_id)) {
+                    match hub.delete_device(&device, &IfMatch::Any).await {
+                        Err(error) if error.code != ErrorCode::DeviceNotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
+            let key = self.keys.registration(id.as_str());
+            let guards = vec![Guard { key: key.clone(), expect: Expect::At(revision) }];
+            match self.store.commit(guards, vec![put(key, &record)?, marker.clone()]).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes the removals that a crash interrupted. To be called once when the service starts.
+    pub(crate) async fn recover(&self) -> Result<(), HubError> {
+        let prefix = self.keys.outboxes();
+        loop {
+            let page = self.store.scan(&prefix, None, RECOVERY_PAGE).await?;
+            for (key, _) in &page {
+                let id = key.strip_prefix(&prefix).and_then(nave_model::unescape_key_part);
+                match id.and_then(|id| RegistrationId::parse(&id).ok()) {
+                    Some(id) => {
+                        let _lane = self.lanes.enter(&id).await;
+                        self.finish_removal(&id).await?;
+                    }
+                    None => drop(self.store.commit(Vec::new(), vec![Put { key: key.clone(), value: None }]).await?),
+                }
+            }
+            if page.len() < RECOVERY_PAGE {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) fn linked(&self, name: &str) -> Result<&Arc<Hub>, HubError> {
+        self.hub(name).ok_or_else(|| HubError::internal(format_args!("the assigned hub `{name}` is not linked")))
+    }
+
+    async fn source_twin(&self, migration: &Migration) -> Result<Option<DeviceRecord>, HubError> {
+        let Some(hub) = self.hub(&migration.source.hub) else { return Ok(None) };
+        let Ok(device) = DeviceId::parse(&migration.source.device_id) else { return Ok(None) };
+        let entry = hub.store.get(&hub.keys.device(device.as_str())).await?;
+        entry.map(|entry| Ok(decode::<DeviceRecord>(&entry)?.0)).transpose()
+    }
+}
+
+fn take_twin(record: &mut DeviceRecord, source: &DeviceRecord, migration: &Migration) {
+    record.twin.reported = source.twin.reported.clone();
+    record.twin.model_id.clone_from(&source.twin.model_id);
+    if !migration.initial_twin_wins {
+        record.twin.tags = source.twin.tags.clone();
+        record.twin.tags_size = source.twin.tags_size;
+        record.twin.desired = source.twin.desired.clone();
+    }
+    if source.status == DeviceStatus::Disabled {
+        record.status = DeviceStatus::Disabled;
+        record.status_reason.clone_from(&source.status_reason);
+    }
+}
+
+fn keep_growing(section: &mut SectionRecord, before: &SectionRecord) {
+    section.version = section.version.max(before.version + 1);
+}

@@ -1,0 +1,139 @@
+//! The provisioning service: enrollments, attestation, and the registration of devices with one of the linked hubs.
+
+mod allocate;
+mod apply;
+mod attest;
+mod enrollment;
+mod register;
+mod view;
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use nave_auth::{AccessPolicy, DpsRights};
+use nave_engine::Functions;
+use nave_env::SharedEnv;
+use nave_model::{EnrollmentRecord, HostName, IdScope, Keys, RegistrationId, Tenant};
+use nave_store::{Revision, Store};
+use parking_lot::Mutex;
+
+use crate::authority::Authorities;
+use crate::hub::Hub;
+use crate::lane::Lanes;
+
+pub use allocate::LinkedHub;
+pub use enrollment::{AttestationInput, EnrollmentInput, EnrollmentPage, MAX_ENROLLMENT_GROUPS, MAX_ENROLLMENT_PAGE};
+pub use register::{Attempt, Credentials, MAX_REGISTRATION_BYTES, Operation, RETRY_AFTER_SECONDS};
+pub use view::{info_json, operation_json, registration_json};
+
+/// The provisioning service's id in keys: no hub can have it, because hub ids do not begin with `$`.
+const OWNER: &str = "$dps";
+
+/// What a provisioning service is made of.
+pub struct ProvisioningParts {
+    /// Time, randomness, tasks.
+    pub env: SharedEnv,
+    /// State; shared with the hubs.
+    pub store: Arc<dyn Store>,
+    /// Decisions.
+    pub functions: Arc<Functions>,
+    /// The owner.
+    pub tenant: Tenant,
+    /// What devices name it by.
+    pub id_scope: IdScope,
+    /// The host names under which its APIs answer.
+    pub host_names: Vec<HostName>,
+    /// Shared access policies.
+    pub policies: Vec<AccessPolicy<DpsRights>>,
+    /// Policy of enrollments that name none: `hashed`, `geoLatency` or `static`.
+    pub default_policy: String,
+    /// The hubs that devices may be assigned to.
+    pub hubs: Vec<LinkedHub>,
+}
+
+/// The provisioning service.
+pub struct Provisioning {
+    pub(crate) env: SharedEnv,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) functions: Arc<Functions>,
+    pub(crate) keys: Keys,
+    pub(crate) lanes: Lanes<RegistrationId>,
+    pub(crate) authorities: Authorities,
+    id_scope: IdScope,
+    host_names: Vec<HostName>,
+    policies: Vec<AccessPolicy<DpsRights>>,
+    default_policy: String,
+    hubs: Vec<LinkedHub>,
+    /// Groups as they were read last; a group whose revision is unchanged is not decoded again.
+    groups: Mutex<HashMap<String, (Revision, Arc<EnrollmentRecord>)>>,
+    /// Operations that this process is still working on.
+    running: Mutex<HashSet<String>>,
+}
+
+impl Provisioning {
+    /// Puts a provisioning service together.
+    pub fn new(parts: ProvisioningParts) -> Self {
+        let keys = Keys::new(&parts.tenant, OWNER);
+        let authorities = Authorities::new(Arc::clone(&parts.env), Arc::clone(&parts.store), keys.clone());
+        Self {
+            env: parts.env,
+            store: parts.store,
+            functions: parts.functions,
+            keys,
+            lanes: Lanes::new(),
+            authorities,
+            id_scope: parts.id_scope,
+            host_names: parts.host_names,
+            policies: parts.policies,
+            default_policy: parts.default_policy,
+            hubs: parts.hubs,
+            groups: Mutex::default(),
+            running: Mutex::default(),
+        }
+    }
+
+    /// What devices name the service by.
+    pub const fn id_scope(&self) -> &IdScope {
+        &self.id_scope
+    }
+
+    /// Whether the service API answers to `name`.
+    pub fn answers_to(&self, name: &HostName) -> bool {
+        self.host_names.contains(name)
+    }
+
+    /// The host names, the one that is shown first.
+    pub fn host_names(&self) -> &[HostName] {
+        &self.host_names
+    }
+
+    /// The shared access policy of that name.
+    pub fn policy(&self, name: &str) -> Option<&AccessPolicy<DpsRights>> {
+        self.policies.iter().find(|policy| policy.name.as_str() == name)
+    }
+
+    /// All shared access policies.
+    pub fn policies(&self) -> &[AccessPolicy<DpsRights>] {
+        &self.policies
+    }
+
+    /// The certificate authorities that enrollments may refer to.
+    pub const fn authorities(&self) -> &Authorities {
+        &self.authorities
+    }
+
+    /// The linked hubs, in the operator's order.
+    pub fn hubs(&self) -> &[LinkedHub] {
+        &self.hubs
+    }
+
+    pub(crate) fn hub(&self, name: &str) -> Option<&Arc<Hub>> {
+        self.hubs.iter().map(|linked| &linked.hub).find(|hub| hub.host_name().as_str().eq_ignore_ascii_case(name))
+    }
+
+    fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.env.fill_random(&mut bytes);
+        bytes
+    }
+}

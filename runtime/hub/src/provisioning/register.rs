@@ -1,0 +1,385 @@
+//! A registration, from the device's request to its answer.
+//!
+//! The answer "assigning" with an operation id is given only once the outcome is on disk, so that a poll finds it whatever
+//! happens in between. Only a decision to come back later is given before: then the registration is on record as assigning.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nave_engine::provisioning::{
+    AttestationKind, Decision, DeviceAddress as WitAddress, DeviceData, Enrollment, EnrollmentKind as WitKind,
+    Evidence, Registration, ReprovisionPolicy, Request, Step, Substatus as WitSubstatus, Verdict,
+    Webhook as WitWebhook,
+};
+use nave_model::{
+    AttestationRecord, DeviceAddress, EnrollmentKind, EnrollmentRecord, FormatVersion, Json, RegistrationId,
+    RegistrationRecord, RegistrationStatus, Substatus,
+};
+use nave_store::{Expect, Revision};
+
+use super::Provisioning;
+use super::attest::{Attested, DeviceCredentials, Proof};
+use super::enrollment::registration_not_found;
+use crate::error::{ErrorCode, HubError};
+use crate::registry::argument;
+
+/// What a device is told to wait before it polls, in seconds; the Java SDK takes 2 to 5.
+pub const RETRY_AFTER_SECONDS: u32 = 3;
+
+/// Longest registration message (protocol notes: limits §4).
+pub const MAX_REGISTRATION_BYTES: usize = 96 << 10;
+
+/// How often a policy may answer "later" before the registration fails.
+const MAX_RETRIES: u32 = 60;
+
+/// What a device presented. Its `Debug` output has no secrets.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// The token's text.
+    pub token: Option<String>,
+    /// The certificate chain of the TLS handshake, leaf first, DER.
+    pub certificates: Vec<Vec<u8>>,
+}
+
+/// A registration request.
+#[derive(Clone)]
+pub struct Attempt {
+    /// The registration id as the device wrote it.
+    pub registration_id: String,
+    /// The device's proof.
+    pub credentials: Credentials,
+    /// The custom payload, JSON text; `None` for none and for null.
+    pub payload: Option<String>,
+    /// `forceRegistration`.
+    pub force: bool,
+    /// The api-version that the device speaks.
+    pub api_version: Option<String>,
+}
+
+/// Where an operation stands.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Its id.
+    pub id: String,
+    /// The registration's state.
+    pub state: RegistrationRecord,
+    /// When to ask again, in seconds, while it is not final.
+    pub retry_after: Option<u32>,
+}
+
+impl Provisioning {
+    /// Registers a device. The operation that is returned has its outcome on disk, unless a policy wants to be asked again.
+    ///
+    /// # Errors
+    ///
+    /// 400 for an id that is none, 401 if the device may not register, and ours.
+    pub async fn register(self: &Arc<Self>, attempt: Attempt) -> Result<Operation, HubError> {
+        let id = registration_id(&attempt.registration_id)?;
+        let proof = Proof::read(&attempt.credentials).map_err(|error| unauthorized().with_detail(error))?;
+        let _lane = self.lanes.enter(&id).await;
+        let operation_id = self.new_operation_id();
+        self.attempt(&id, &attempt, &proof, &operation_id, 0).await
+    }
+
+    /// What became of an operation.
+    ///
+    /// # Errors
+    ///
+    /// 401; 404 if it is not the registration's last one.
+    pub async fn operation(
+        &self,
+        written_id: &str,
+        operation_id: &str,
+        credentials: &Credentials,
+    ) -> Result<Operation, HubError> {
+        let state = self.own_registration(written_id, credentials).await?;
+        if state.operation_id != operation_id {
+            return Err(HubError::new(
+                ErrorCode::AsyncOperationNotFound,
+                "No such registration operation: register again.",
+            ));
+        }
+        if state.status == RegistrationStatus::Assigning && !self.running.lock().contains(operation_id) {
+            return Err(HubError::new(
+                ErrorCode::AsyncOperationNotFound,
+                "The registration was interrupted: register again.",
+            ));
+        }
+        let retry_after = (state.status == RegistrationStatus::Assigning).then_some(RETRY_AFTER_SECONDS);
+        Ok(Operation { id: state.operation_id.clone(), state, retry_after })
+    }
+
+    /// A device's own registration.
+    ///
+    /// # Errors
+    ///
+    /// 401, 404.
+    pub async fn own_registration(
+        &self,
+        written_id: &str,
+        credentials: &Credentials,
+    ) -> Result<RegistrationRecord, HubError> {
+        let id = registration_id(written_id)?;
+        let proof = Proof::read(credentials).map_err(|error| unauthorized().with_detail(error))?;
+        let attested = self.attest(&id, written_id, &proof).await?;
+        attested.verdict.map_err(|reason| unauthorized().with_detail(reason))?;
+        Ok(self.load_registration(&id).await?.ok_or_else(|| registration_not_found(&id))?.0)
+    }
+
+    async fn attempt(
+        self: &Arc<Self>,
+        id: &RegistrationId,
+        attempt: &Attempt,
+        proof: &Proof,
+        operation_id: &str,
+        retries: u32,
+    ) -> Result<Operation, HubError> {
+        let attested = self.attest(id, &attempt.registration_id, proof).await?;
+        let current = self.load_registration(id).await?;
+        if current.as_ref().is_some_and(|(record, _)| record.removal.is_some()) {
+            self.finish_removal(id).await?;
+            return Box::pin(self.attempt(id, attempt, proof, operation_id, retries)).await;
+        }
+        let request = self.request(attempt, proof, &attested, current.as_ref().map(|(record, _)| record));
+        let decision = match self.functions.begin_registration(&request)? {
+            Step::Done(decision) => decision,
+            Step::Allocate(allocation) => {
+                let outcome = self.allocate(&allocation, attempt.payload.as_deref())?;
+                self.functions.complete_registration(&request, &outcome)?
+            }
+        };
+        let context =
+            Context { id, operation_id, attested: &attested, current: current.as_ref(), kind: request.evidence.kind };
+        match decision {
+            Decision::Refused(error) => {
+                let code = ErrorCode::from_number(error.code).unwrap_or(ErrorCode::IotHubUnauthorizedAccess);
+                Err(HubError::new(code, error.message).with_detail(error.log))
+            }
+            Decision::Assigned(assignment) => {
+                let credentials = attested.verdict.as_ref().map_err(|reason| unauthorized().with_detail(reason))?;
+                self.place_device(&assignment, credentials).await?;
+                let mut record = self.record(&context, RegistrationStatus::Assigned)?;
+                record.substatus = Some(substatus(assignment.substatus));
+                record.certificate.clone_from(&credentials.certificate);
+                record.hub = Some(assignment.device.hub);
+                record.device_id = Some(assignment.device.device_id);
+                record.payload = assignment.payload_json.map(crate::twin::json).transpose()?;
+                let remove = assignment.remove.filter(|_| !matches!(assignment.data, DeviceData::Keep));
+                record.removal = remove.map(|address| DeviceAddress { hub: address.hub, device_id: address.device_id });
+                self.commit_registration(&context, &record).await?;
+                if record.removal.is_some() {
+                    self.finish_removal(id).await?;
+                }
+                Ok(Operation { id: operation_id.to_owned(), state: record, retry_after: None })
+            }
+            Decision::Disabled => {
+                let record = self.record(&context, RegistrationStatus::Disabled)?;
+                self.commit_registration(&context, &record).await?;
+                Ok(Operation { id: operation_id.to_owned(), state: record, retry_after: None })
+            }
+            Decision::Failed(error) => {
+                tracing::warn!(registration = %id, code = error.code, detail = %error.log, "registration failed");
+                let mut record = self.record(&context, RegistrationStatus::Failed)?;
+                record.error_code = Some(error.code);
+                record.error_message = Some(error.message);
+                self.commit_registration(&context, &record).await?;
+                Ok(Operation { id: operation_id.to_owned(), state: record, retry_after: None })
+            }
+            Decision::RetryAfter(seconds) if retries < MAX_RETRIES => {
+                let record = self.record(&context, RegistrationStatus::Assigning)?;
+                self.commit_registration(&context, &record).await?;
+                self.retry_later(id, attempt, operation_id, retries + 1, seconds);
+                Ok(Operation { id: operation_id.to_owned(), state: record, retry_after: Some(seconds) })
+            }
+            Decision::RetryAfter(_) => {
+                let mut record = self.record(&context, RegistrationStatus::Failed)?;
+                record.error_code = Some(ErrorCode::CustomAllocationFailed.number());
+                record.error_message = Some("The allocation policy did not decide in time.".to_owned());
+                self.commit_registration(&context, &record).await?;
+                Ok(Operation { id: operation_id.to_owned(), state: record, retry_after: None })
+            }
+        }
+    }
+
+    fn retry_later(
+        self: &Arc<Self>,
+        id: &RegistrationId,
+        attempt: &Attempt,
+        operation_id: &str,
+        retries: u32,
+        seconds: u32,
+    ) {
+        self.running.lock().insert(operation_id.to_owned());
+        let (service, id, attempt, operation_id) =
+            (Arc::clone(self), id.clone(), attempt.clone(), operation_id.to_owned());
+        let wait = self.env.sleep(Duration::from_secs(seconds.into()));
+        self.env.spawn(Box::pin(async move {
+            wait.await;
+            let _lane = service.lanes.enter(&id).await;
+            let superseded = match service.load_registration(&id).await {
+                Ok(Some((record, _))) => record.operation_id != operation_id,
+                _ => true,
+            };
+            service.running.lock().remove(&operation_id);
+            if superseded {
+                return;
+            }
+            let Ok(proof) = Proof::read(&attempt.credentials) else { return };
+            if let Err(error) = service.attempt(&id, &attempt, &proof, &operation_id, retries).await {
+                tracing::warn!(registration = %id, %error, "registration ended after a wait");
+            }
+        }));
+    }
+
+    async fn commit_registration(&self, context: &Context<'_>, record: &RegistrationRecord) -> Result<(), HubError> {
+        let expect = context.current.map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
+        self.record_registration(record, expect).await
+    }
+
+    /// A registration's next state. A device that was assigned stays where it is until a decision says otherwise.
+    fn record(&self, context: &Context<'_>, status: RegistrationStatus) -> Result<RegistrationRecord, HubError> {
+        let enrollment = context.attested.enrollment.as_ref();
+        let enrollment = enrollment.ok_or_else(|| HubError::internal("a decision without an enrollment"))?;
+        let old = context.current.map(|(record, _)| record);
+        let now = self.env.now();
+        Ok(RegistrationRecord {
+            v: FormatVersion,
+            registration_id: context.id.as_str().to_owned(),
+            operation_id: context.operation_id.to_owned(),
+            status,
+            substatus: old.and_then(|old| old.substatus),
+            enrollment_kind: enrollment.kind,
+            enrollment_id: enrollment.id.clone(),
+            hub: old.and_then(|old| old.hub.clone()),
+            device_id: old.and_then(|old| old.device_id.clone()),
+            attestation: kind_name(context.kind).to_owned(),
+            certificate: old.and_then(|old| old.certificate.clone()),
+            error_code: None,
+            error_message: None,
+            payload: old.and_then(|old| old.payload.clone()),
+            removal: None,
+            etag: self.new_etag(),
+            created: old.map_or(now, |old| old.created),
+            updated: now,
+        })
+    }
+
+    fn request(
+        &self,
+        attempt: &Attempt,
+        proof: &Proof,
+        attested: &Attested,
+        current: Option<&RegistrationRecord>,
+    ) -> Request {
+        let verdict = match &attested.verdict {
+            Ok(DeviceCredentials { .. }) => Verdict::Verified,
+            Err(reason) => Verdict::Rejected(reason.clone()),
+        };
+        let kind = match proof {
+            Proof::Token(_) => AttestationKind::SymmetricKey,
+            Proof::Chain(_) => AttestationKind::X509,
+        };
+        Request {
+            registration_id: attempt.registration_id.clone(),
+            evidence: Evidence { kind, verdict },
+            enrollment: attested.enrollment.as_deref().map(for_function),
+            current: current.and_then(current_registration),
+            linked_hubs: self.hubs().iter().map(super::LinkedHub::for_function).collect(),
+            service_policy: self.default_policy.clone(),
+            force: attempt.force,
+            api_version: attempt.api_version.clone(),
+        }
+    }
+
+    /// `5.` and 16 digits as in the cloud service, then a random id.
+    fn new_operation_id(&self) -> String {
+        let instance = u64::from_be_bytes(self.random());
+        let number = u128::from_be_bytes(self.random());
+        format!(
+            "5.{instance:016x}.{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            number >> 96,
+            number >> 80 & 0xFFFF,
+            number >> 64 & 0xFFFF,
+            number >> 48 & 0xFFFF,
+            number & 0xFFFF_FFFF_FFFF
+        )
+    }
+}
+
+struct Context<'a> {
+    id: &'a RegistrationId,
+    operation_id: &'a str,
+    attested: &'a Attested,
+    current: Option<&'a (RegistrationRecord, Revision)>,
+    kind: AttestationKind,
+}
+
+fn for_function(record: &EnrollmentRecord) -> Enrollment {
+    Enrollment {
+        kind: match record.kind {
+            EnrollmentKind::Individual => WitKind::Individual,
+            EnrollmentKind::Group => WitKind::Group,
+        },
+        id: record.id.clone(),
+        enabled: record.enabled,
+        attestation: match record.attestation {
+            AttestationRecord::SymmetricKey(_) => AttestationKind::SymmetricKey,
+            AttestationRecord::Tpm { .. } => AttestationKind::Tpm,
+            _ => AttestationKind::X509,
+        },
+        device_id: record.device_id.clone(),
+        allocation_policy: record.allocation_policy.clone(),
+        hubs: record.hubs.clone(),
+        legacy_hub: record.hub_host_name.clone(),
+        webhook: record.webhook.as_ref().map(|webhook| WitWebhook {
+            url: webhook.url.clone(),
+            api_version: Some(webhook.api_version.clone()).filter(|version| !version.is_empty()),
+        }),
+        reprovision: record.reprovision.map(|policy| ReprovisionPolicy {
+            update_hub_assignment: policy.update_hub_assignment,
+            migrate_device_data: policy.migrate_device_data,
+        }),
+        initial_twin_json: record.initial_twin.as_ref().map(|twin| twin.text().to_owned()),
+        iot_edge: record.iot_edge,
+    }
+}
+
+/// The registration on record of a device that is assigned, whatever its last operation ended with.
+fn current_registration(record: &RegistrationRecord) -> Option<Registration> {
+    Some(Registration {
+        device: WitAddress { hub: record.hub.clone()?, device_id: record.device_id.clone()? },
+        substatus: match record.substatus? {
+            Substatus::InitialAssignment => WitSubstatus::InitialAssignment,
+            Substatus::DeviceDataMigrated => WitSubstatus::DeviceDataMigrated,
+            Substatus::DeviceDataReset => WitSubstatus::DeviceDataReset,
+            Substatus::ReprovisionedToInitialAssignment => WitSubstatus::ReprovisionedToInitialAssignment,
+        },
+        payload_json: record.payload.as_ref().map(|payload: &Json| payload.text().to_owned()),
+    })
+}
+
+const fn substatus(substatus: WitSubstatus) -> Substatus {
+    match substatus {
+        WitSubstatus::InitialAssignment => Substatus::InitialAssignment,
+        WitSubstatus::DeviceDataMigrated => Substatus::DeviceDataMigrated,
+        WitSubstatus::DeviceDataReset => Substatus::DeviceDataReset,
+        WitSubstatus::ReprovisionedToInitialAssignment => Substatus::ReprovisionedToInitialAssignment,
+    }
+}
+
+const fn kind_name(kind: AttestationKind) -> &'static str {
+    match kind {
+        AttestationKind::SymmetricKey => "symmetricKey",
+        AttestationKind::X509 => "x509",
+        AttestationKind::Tpm => "tpm",
+    }
+}
+
+fn registration_id(text: &str) -> Result<RegistrationId, HubError> {
+    RegistrationId::parse(text).map_err(|error| argument(error.to_string()))
+}
+
+/// DPS answers 401002 to every device that it does not let in.
+fn unauthorized() -> HubError {
+    HubError::new(ErrorCode::IotHubUnauthorizedAccess, "Unauthorized")
+}

@@ -1,0 +1,235 @@
+//! Device-to-cloud messages: accepted, routed, made durable, and only then acknowledged.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nave_log::{LogError, MessageKey, NewRecord, partition_of};
+use nave_model::{DeviceRecord, Timestamp};
+use nave_routing::{Decision, MessageView, Outcome, RouteTable, Source, SystemProperties, TwinText};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::error::{ErrorCode, HubError};
+use crate::hub::Hub;
+use crate::session::Session;
+
+/// Largest device-to-cloud message: body, values of system properties, names and values of application properties. Larger
+/// ones end the connection (protocol notes: semantics §1).
+pub const MAX_MESSAGE_BYTES: usize = 262_144;
+
+/// A message as its sender made it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// System properties that the sender may set, by the names of [`system`].
+    pub system: Vec<(&'static str, String)>,
+    /// Application properties in the order sent.
+    pub properties: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Names of system properties as they are stored: those of routing conditions where there is one.
+pub mod system {
+    /// Message id.
+    pub const MESSAGE_ID: &str = "messageId";
+    /// Correlation id.
+    pub const CORRELATION_ID: &str = "correlationId";
+    /// User id.
+    pub const USER_ID: &str = "userId";
+    /// Destination as the sender wrote it.
+    pub const TO: &str = "to";
+    /// Media type of the body.
+    pub const CONTENT_TYPE: &str = "contentType";
+    /// Character encoding of the body.
+    pub const CONTENT_ENCODING: &str = "contentEncoding";
+    /// Absolute expiry time.
+    pub const EXPIRY: &str = "expiryTimeUtc";
+    /// Creation time as the sender wrote it.
+    pub const CREATION_TIME: &str = "creationTimeUtc";
+    /// Output of a module.
+    pub const OUTPUT_NAME: &str = "outputName";
+    /// Interface id of security messages.
+    pub const INTERFACE_ID: &str = "interfaceId";
+    /// Message schema.
+    pub const MESSAGE_SCHEMA: &str = "messageSchema";
+    /// Diagnostic id of distributed tracing.
+    pub const DIAGNOSTIC_ID: &str = "diagnosticId";
+    /// Context of distributed tracing.
+    pub const DIAGNOSTIC_CONTEXT: &str = "diagnosticContext";
+    /// Model of the device.
+    pub const DATA_SCHEMA: &str = "dt-dataschema";
+    /// Component of the model.
+    pub const SUBJECT: &str = "dt-subject";
+    /// Sending device.
+    pub const DEVICE_ID: &str = "connectionDeviceId";
+    /// Sending module.
+    pub const MODULE_ID: &str = "connectionModuleId";
+    /// Generation of the sending device.
+    pub const GENERATION_ID: &str = "connectionDeviceGenerationId";
+    /// How the sender authenticated.
+    pub const AUTH_METHOD: &str = "connectionAuthMethod";
+}
+
+impl Message {
+    fn size(&self) -> usize {
+        let system: usize = self.system.iter().map(|(_, value)| value.len()).sum();
+        let application: usize = self.properties.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.body.len() + system + application
+    }
+}
+
+impl Hub {
+    /// Takes messages of one device in their order. It resolves once all of them are durable; then, and not before, they
+    /// may be acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// 413 if one is too large: then none is taken. 503 if the disk is full, 429 if the log is busy.
+    pub async fn send_telemetry(&self, session: &Session, messages: Vec<Message>) -> Result<(), HubError> {
+        if let Some(message) = messages.iter().find(|message| message.size() > MAX_MESSAGE_BYTES) {
+            return Err(HubError::new(
+                ErrorCode::MessageTooLarge,
+                format!("A message has {} bytes; the limit is {MAX_MESSAGE_BYTES}.", message.size()),
+            ));
+        }
+        if !session.is_open() {
+            return Err(HubError::unauthorized().with_detail("the session is over"));
+        }
+        let now = self.env.now();
+        session.active(now);
+        let table = Arc::clone(&self.routes.read());
+        let device = session.identity.device_id().as_str();
+        let twin = if table.needs_twin(Source::DeviceMessages) {
+            self.load(session.identity.device_id()).await?.map(|(record, _)| record)
+        } else {
+            None
+        };
+        let first = session.number_messages(messages.len() as u64);
+        let records: Vec<NewRecord> = messages
+            .into_iter()
+            .zip(first..)
+            .filter_map(|(message, number)| self.route_message(session, &table, twin.as_ref(), message, number, now))
+            .collect();
+        if records.is_empty() {
+            return Ok(());
+        }
+        let partition = partition_of(device, self.log.partitions());
+        self.log.append(partition, records).await.map_err(log_failed)?;
+        Ok(())
+    }
+
+    fn route_message(
+        &self,
+        session: &Session,
+        table: &RouteTable,
+        twin: Option<&DeviceRecord>,
+        message: Message,
+        number: u64,
+        now: Timestamp,
+    ) -> Option<NewRecord> {
+        let device = session.identity.device_id().as_str();
+        let module = session.identity.module_id().map(|module| module.as_str());
+        let enqueued = table.routes().next().is_some().then(|| now.iso());
+        let view = MessageView::new(Source::DeviceMessages, &message.body)
+            .with_system(SystemProperties {
+                connection_device_id: Some(device),
+                connection_module_id: module,
+                connection_auth_method: Some(&session.auth_method),
+                connection_device_generation_id: Some(&session.generation_id),
+                enqueued_time: enqueued.as_deref(),
+                dt_dataschema: session.model_id.as_deref(),
+                ..sender_properties(&message.system)
+            })
+            .with_application(&message.properties);
+        let sections = twin.map(twin_text);
+        let decision = match &sections {
+            Some(sections) => table.decide(&view.with_twin(sections)),
+            None => table.decide(&view),
+        };
+        if decision.outcome == Outcome::Orphaned {
+            return None;
+        }
+        let mut system: Vec<(String, String)> = Vec::with_capacity(message.system.len() + 4);
+        system.push((system::DEVICE_ID.to_owned(), device.to_owned()));
+        if let Some(module) = module {
+            system.push((system::MODULE_ID.to_owned(), module.to_owned()));
+        }
+        system.push((system::GENERATION_ID.to_owned(), session.generation_id.as_ref().to_owned()));
+        system.push((system::AUTH_METHOD.to_owned(), session.auth_method.as_ref().to_owned()));
+        if let Some(model) = &session.model_id {
+            system.push((system::DATA_SCHEMA.to_owned(), model.as_ref().to_owned()));
+        }
+        system.extend(message.system.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        Some(NewRecord {
+            key: self.message_key(&session.identity.to_string(), &session.generation_id, session.epoch, number),
+            source: nave_log::Source::DeviceMessages,
+            device_id: device.to_owned(),
+            module_id: module.map(str::to_owned),
+            properties: with_enrichments(message.properties, &decision),
+            endpoints: decision.endpoints.iter().map(|endpoint| endpoint.as_str().to_owned()).collect(),
+            system,
+            body: message.body,
+        })
+    }
+
+    /// The stable name of a message: the same for a repeated append, different for any other message.
+    pub(crate) fn message_key(&self, identity: &str, generation: &str, stream: u64, number: u64) -> MessageKey {
+        let mut text = Vec::with_capacity(128);
+        for part in [self.id().as_str(), identity, generation] {
+            text.extend_from_slice(part.as_bytes());
+            text.push(0);
+        }
+        text.extend_from_slice(&stream.to_be_bytes());
+        text.extend_from_slice(&number.to_be_bytes());
+        MessageKey(xxh3_128(&text).to_be_bytes())
+    }
+}
+
+pub(crate) fn twin_text(record: &DeviceRecord) -> TwinText<'_> {
+    TwinText {
+        tags: Some(record.twin.tags.text()),
+        desired: Some(record.twin.desired.json.text()),
+        reported: Some(record.twin.reported.json.text()),
+    }
+}
+
+/// Application properties with what the hub adds. What differs by endpoint is resolved when endpoints of their own exist;
+/// here every endpoint gets the same.
+pub(crate) fn with_enrichments(mut properties: Vec<(String, String)>, decision: &Decision) -> Vec<(String, String)> {
+    for enrichment in &decision.enrichments {
+        properties.push((enrichment.key.as_str().to_owned(), enrichment.value.as_ref().to_owned()));
+    }
+    properties
+}
+
+pub(crate) fn log_failed(error: LogError) -> HubError {
+    match error {
+        LogError::Full => HubError::new(
+            ErrorCode::ServiceUnavailable,
+            "The hub's disk is full: the messages were not taken. Send them again when there is space.",
+        )
+        .with_detail("the log's disk is full"),
+        LogError::Busy => HubError::new(
+            ErrorCode::ThrottlingBacklogTimeout,
+            "The hub takes no more messages at the moment: send them again later.",
+        ),
+        LogError::Stopped => HubError::new(ErrorCode::ServiceUnavailable, "The hub is stopping."),
+        other => HubError::internal(other),
+    }
+}
+
+fn sender_properties<'a>(properties: &'a [(&'static str, String)]) -> SystemProperties<'a> {
+    let mut view = SystemProperties::default();
+    for (name, value) in properties {
+        let slot = match *name {
+            system::CONTENT_TYPE => &mut view.content_type,
+            system::CONTENT_ENCODING => &mut view.content_encoding,
+            system::MESSAGE_ID => &mut view.message_id,
+            system::CORRELATION_ID => &mut view.correlation_id,
+            system::USER_ID => &mut view.user_id,
+            system::SUBJECT => &mut view.dt_subject,
+            _ => continue,
+        };
+        *slot = Some(value.as_str());
+    }
+    view
+}
