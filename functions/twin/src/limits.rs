@@ -49,7 +49,7 @@ pub const MAX_REPORTED_PATCH_BYTES: usize = 256 * 1024;
 pub const MAX_VALUES: u32 = 64 * 1024;
 
 /// How deeply the ignored parts of a body may nest (metadata, the reported section of a full twin). The greatest twin needs
-/// 15. Deeper bodies are refused, so that no input can exhaust the stack.
+/// 13. Deeper bodies are refused, so that no input can exhaust the stack.
 pub const MAX_IGNORED_DEPTH: usize = 64;
 
 /// How much of a name is repeated in an error message, in characters.

@@ -171,10 +171,8 @@ impl<'a> Reader<'a> {
     }
 
     fn skip_below(&mut self, depth: usize) -> Result<(), SyntaxError> {
-        if depth > MAX_IGNORED_DEPTH {
-            return Err(self.error("nested too deeply"));
-        }
         match self.peek() {
+            b'{' | b'[' if depth >= MAX_IGNORED_DEPTH => return Err(self.error("nested too deeply")),
             b'{' => {
                 self.at += 1;
                 let mut first = true;
@@ -350,7 +348,9 @@ mod tests {
 
     #[test]
     fn refuses_a_bomb_of_brackets() {
-        assert!(accepts(&format!("{}{}", "[".repeat(64), "]".repeat(64))));
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(accepts(&nested(MAX_IGNORED_DEPTH)));
+        assert!(!accepts(&nested(MAX_IGNORED_DEPTH + 1)));
         assert!(!accepts(&"[".repeat(1_000_000)));
         assert!(!accepts(&"{\"a\":".repeat(100_000)));
     }

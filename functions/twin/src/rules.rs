@@ -424,3 +424,169 @@ fn write_number(number: u64, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = write!(out, "{number}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_IGNORED_DEPTH;
+
+    /// 2026-09-21T14:13:20.1234567Z
+    const NOW: u64 = 1_790_000_000_123_456_700;
+    const INITIAL: &str = r#"{"tags":{"site":"north"},"properties":{"desired":{"a":1,"b":{"c":2}}}}"#;
+
+    fn twin() -> State {
+        create(Some(INITIAL), 0).unwrap()
+    }
+
+    fn request(kind: UpdateKind, body: &str) -> UpdateRequest {
+        let State { tags, desired, version, etag, .. } = twin();
+        let (condition, body_json) = (Condition::Unconditional, body.to_owned());
+        UpdateRequest { tags, desired, version, etag, kind, body_json, condition, unix_nanos: NOW, emit_event: true }
+    }
+
+    fn patch(body: &str) -> Result<UpdateOutcome, Rejection> {
+        update(&request(UpdateKind::Patch, body))
+    }
+
+    fn reported(patch: &str, if_version: Option<u64>) -> Result<ReportOutcome, Rejection> {
+        let State { reported, version, .. } = twin();
+        let patch_json = patch.to_owned();
+        report(&ReportRequest { reported, version, patch_json, if_version, unix_nanos: NOW, emit_event: true })
+    }
+
+    #[test]
+    fn a_new_twin_is_as_the_cloud_service_makes_it() {
+        let state = create(None, NOW).unwrap();
+        let metadata = r#"{"$lastUpdated":"2026-09-21T14:13:20.1234567Z"}"#;
+        let empty = Section { json: "{}".into(), metadata_json: metadata.into(), version: 1, size: 0 };
+        assert_eq!((&state.desired, &state.reported), (&empty, &empty));
+        assert_eq!((state.tags.json.as_str(), state.version, state.etag), ("{}", 2, 1));
+        for body in ["{}", r#"{"tags":null,"properties":null}"#, r#"{"properties":{"desired":null}}"#] {
+            assert_eq!(create(Some(body), NOW), Ok(state.clone()), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_patch_tells_the_device_and_the_routes() {
+        let outcome = patch(r#"{"tags":{"site":null},"properties":{"desired":{"b":{"c":null,"d":[1.50]}}}}"#).unwrap();
+        assert_eq!(outcome.tags, Some(Tags { json: "{}".into(), size: 0 }));
+        let stamp = r#"{"$lastUpdated":"2026-09-21T14:13:20.1234567Z","$lastUpdatedVersion":2"#;
+        let old = r#"{"$lastUpdated":"1970-01-01T00:00:00.0000000Z","$lastUpdatedVersion":1}"#;
+        let desired = Section {
+            json: r#"{"a":1,"b":{"d":[1.5]}}"#.into(),
+            metadata_json: format!(r#"{stamp},"a":{old},"b":{stamp},"d":{stamp}}}}}}}"#),
+            version: 2,
+            size: 19,
+        };
+        assert_eq!(outcome.desired, Some(desired));
+        assert_eq!((outcome.version, outcome.etag), (3, 2));
+        let notification = r#"{"b":{"c":null,"d":[1.5]},"$version":2}"#;
+        assert_eq!(outcome.notification_json.as_deref(), Some(notification));
+        let metadata = format!(r#"{stamp},"b":{stamp},"d":{stamp}}}}}}}"#);
+        let event = format!(
+            r#"{{"version":3,"tags":{{"site":null}},"properties":{{"desired":{{"b":{{"c":null,"d":[1.5]}},"$metadata":{metadata},"$version":2}}}}}}"#
+        );
+        assert_eq!(outcome.event, Some(Event::UpdateTwin(event)));
+    }
+
+    #[test]
+    fn an_empty_patch_of_a_section_counts_and_an_empty_body_does_not() {
+        let outcome = patch(r#"{"properties":{"desired":{}}}"#).unwrap();
+        assert_eq!(outcome.notification_json.as_deref(), Some(r#"{"$version":2}"#));
+        assert_eq!((outcome.version, outcome.etag), (3, 2));
+        for body in ["{}", r#"{"properties":{"reported":{"x":1}}}"#, r#"{"etag":"x","properties":null}"#] {
+            let outcome = patch(body).unwrap();
+            assert_eq!((outcome.version, outcome.etag, outcome.desired, outcome.event), (2, 1, None, None), "{body}");
+        }
+    }
+
+    #[test]
+    fn null_clears_a_section_and_the_device_is_told_what_went() {
+        let outcome = patch(r#"{"tags":null,"properties":{"desired":null}}"#).unwrap();
+        assert_eq!(outcome.tags.map(|tags| tags.json).as_deref(), Some("{}"));
+        assert_eq!(outcome.desired.map(|desired| desired.json).as_deref(), Some("{}"));
+        assert_eq!(outcome.notification_json.as_deref(), Some(r#"{"a":null,"b":null,"$version":2}"#));
+    }
+
+    #[test]
+    fn a_replacement_takes_back_what_was_read() {
+        let body = r#"{"deviceId":"d","etag":"x","properties":{"desired":{"$metadata":{"a":{}},"n":null,"z":1,"$version":9},"reported":{"$version":1}}}"#;
+        let outcome = update(&request(UpdateKind::Replace, body)).unwrap();
+        assert_eq!(outcome.tags.map(|tags| tags.json).as_deref(), Some("{}"), "not named, so emptied");
+        assert_eq!(outcome.desired.map(|desired| desired.json).as_deref(), Some(r#"{"z":1}"#));
+        assert_eq!(outcome.notification_json.as_deref(), Some(r#"{"z":1,"$version":2}"#));
+        assert_eq!(outcome.event, Some(Event::ReplaceTwin));
+    }
+
+    #[test]
+    fn conditions_are_checked_first() {
+        let mut request = request(UpdateKind::Patch, "not JSON");
+        for (condition, holds) in [
+            (Condition::Unconditional, true),
+            (Condition::Etag(1), true),
+            (Condition::Etag(2), false),
+            (Condition::Never, false),
+        ] {
+            request.condition = condition;
+            let rejection = update(&request).unwrap_err();
+            assert_eq!(matches!(rejection, Rejection::Invalid(_)), holds, "{rejection:?}");
+            assert_eq!(matches!(rejection, Rejection::PreconditionFailed(_)), !holds, "{rejection:?}");
+        }
+        for (if_version, holds) in [(None, true), (Some(1), true), (Some(0), false), (Some(2), false)] {
+            assert_eq!(reported("{}", if_version).is_ok(), holds);
+        }
+        assert!(matches!(reported("{}", Some(2)), Err(Rejection::PreconditionFailed(_))));
+    }
+
+    #[test]
+    fn texts_begin_as_clients_know_them() {
+        for (rejection, rule, part, path) in [
+            (reported(r#"{"x":{"$version":3}}"#, None).unwrap_err(), Rule::Name, Some(Part::Reported), "x"),
+            (reported("[]", None).unwrap_err(), Rule::NotAnObject, Some(Part::Reported), ""),
+            (reported("{} {}", None).unwrap_err(), Rule::Syntax, None, ""),
+            (patch(r#"{"tags":{"x":{"y":[null]}}}"#).unwrap_err(), Rule::NullInArray, Some(Part::Tags), "x.y"),
+            (patch(r#"{"tags":5}"#).unwrap_err(), Rule::NotAnObject, Some(Part::Tags), ""),
+            (patch(r#"{"properties":[]}"#).unwrap_err(), Rule::NotAnObject, None, ""),
+            (patch("5").unwrap_err(), Rule::NotAnObject, None, ""),
+            (patch(r#"{"properties":{"desired":{"a b":1}}}"#).unwrap_err(), Rule::Name, Some(Part::Desired), ""),
+            (patch(r#"{"other":[}"#).unwrap_err(), Rule::Syntax, None, ""),
+            (patch(r#"{"properties":nul}"#).unwrap_err(), Rule::Syntax, None, ""),
+        ] {
+            let Rejection::Invalid(violation) = rejection else { panic!("{rejection:?}") };
+            assert_eq!((violation.rule, violation.part, violation.path.as_str()), (rule, part, path));
+            let begin = "Provided json is not a valid 'tags' or 'properties' object: ";
+            assert!(violation.message.starts_with(begin), "{}", violation.message);
+        }
+    }
+
+    #[test]
+    fn long_names_are_not_repeated_in_full() {
+        let name = "ä".repeat(400);
+        let Err(Rejection::Invalid(violation)) = reported(&format!(r#"{{"{name}":{{"x":1e999}}}}"#), None) else {
+            panic!("accepted")
+        };
+        assert_eq!(violation.path, format!("{}….x", "ä".repeat(64)));
+    }
+
+    #[test]
+    fn bodies_have_a_length_and_a_depth() {
+        let padded = |length: usize| format!("{{{}}}", " ".repeat(length - 2));
+        assert!(reported(&padded(MAX_REPORTED_PATCH_BYTES), None).is_ok());
+        assert!(patch(&padded(MAX_SERVICE_BODY_BYTES)).is_ok());
+        for result in [
+            reported(&padded(MAX_REPORTED_PATCH_BYTES + 1), None).map(|_| ()),
+            patch(&padded(MAX_SERVICE_BODY_BYTES + 1)).map(|_| ()),
+        ] {
+            assert!(matches!(&result, Err(Rejection::TooLarge(excess)) if excess.part.is_none()), "{result:?}");
+        }
+        let bomb = format!(r#"{{"other":{}"#, "[".repeat(MAX_IGNORED_DEPTH + 1));
+        assert!(matches!(patch(&bomb), Err(Rejection::Invalid(violation)) if violation.rule == Rule::Syntax));
+    }
+
+    #[test]
+    fn damaged_state_is_the_hosts_fault() {
+        let mut damaged = request(UpdateKind::Patch, r#"{"properties":{"desired":{"a":2}}}"#);
+        damaged.desired.metadata_json = r#"{"a" :1}"#.to_owned();
+        assert!(matches!(update(&damaged), Err(Rejection::DamagedState(_))));
+    }
+}

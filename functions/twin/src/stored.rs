@@ -206,15 +206,35 @@ fn nest_end(bytes: &[u8], mut at: usize, mut depth: usize) -> Option<usize> {
 }
 
 /// The end, beyond the quote, of the string whose content starts at `at`.
+///
+/// Most of a stored text is inside strings, so they are searched eight bytes at a time (half the time of a change).
 #[inline]
 fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
+        while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+            let word = u64::from_le_bytes(*chunk);
+            let hits = zero_bytes(word ^ EACH_BYTE * u64::from(b'"')) | zero_bytes(word ^ EACH_BYTE * u64::from(b'\\'));
+            if hits != 0 {
+                at += (hits.trailing_zeros() / 8) as usize;
+                break;
+            }
+            at += 8;
+        }
         match bytes.get(at)? {
             b'"' => return Some(at + 1),
             b'\\' => at += 2,
             _ => at += 1,
         }
     }
+}
+
+/// A word of bytes 1.
+const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
+
+/// The highest bit of each byte that is zero. Bytes above a zero byte may be reported falsely; the lowest report is right.
+#[inline]
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(EACH_BYTE) & !word & (EACH_BYTE << 7)
 }
 
 /// Texts are limited to far less than 4 GiB.
@@ -267,6 +287,14 @@ mod tests {
                 let _ = cursor.value();
             }
             let _ = cursor.rest(false);
+        }
+
+        #[test]
+        fn finds_the_end_of_every_string(text in r#"["\\\PC]{0,40}"#, after in r#"["\\a]{0,9}"#) {
+            let quoted = serde_json::to_string(&text).unwrap();
+            prop_assert_eq!(string_end(format!("{quoted}{after}").as_bytes(), 1), Some(quoted.len()));
+            let open = quoted.strip_suffix('"').unwrap();
+            prop_assert_eq!(string_end(open.as_bytes(), 1), None);
         }
 
         #[test]
