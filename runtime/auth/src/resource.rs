@@ -112,9 +112,10 @@ impl Reading {
         Self { host: host.to_owned(), path }
     }
 
-    /// The reading with every segment decoded once more, if none of them becomes two segments by that.
+    /// The reading with every segment decoded once more. A `/` that appears by that ends no segment, so that such a
+    /// segment is no id.
     fn decoded(&self) -> Option<Self> {
-        let decode = |text: &String| percent_decode(text).filter(|text| !text.contains('/')).map(String::from);
+        let decode = |text: &String| percent_decode(text).map(String::from);
         Some(Self { host: decode(&self.host)?, path: self.path.iter().map(decode).collect::<Option<_>>()? })
     }
 

@@ -415,6 +415,8 @@ mod tests {
             Err(ChainError::Expired)
         );
         assert_eq!(verify_chain(&leaf, &anchors(&[&other]), NOW), Err(ChainError::UnknownIssuer));
+        let expired = TrustAnchors::new([CaCertificate::parse(&fixture("rsa-root-expired")).unwrap()]);
+        assert_eq!(verify_chain(&leaf, &expired, NOW), Err(ChainError::Expired), "the anchor");
         let sha1 = presented(&[&fixture("rsa-leaf-v1-sha1")]);
         assert_eq!(verify_chain(&sha1, &set, NOW), Err(ChainError::BadSignature), "SHA-1 does not count");
         let v1_root = TrustAnchors::new([CaCertificate::parse(&fixture("rsa-root-v1")).unwrap()]);

@@ -4,6 +4,7 @@
 //! * `rsa-root.pem`: `openssl req -x509 -newkey rsa:2048 …`, and under it
 //! * `rsa-leaf-v3.pem`, `rsa-leaf-v1.pem`, `rsa-leaf-v1-sha1.pem`: `openssl x509 -req …` with and without
 //!   `-extfile`, the last with `-sha1`; common name `dev-1`;
+//! * `rsa-root-expired.pem`: the same name and key, valid for one day;
 //! * `rsa-root-v1.pem` and `rsa-leaf-v3-under-v1.pem`: a self-signed version 1 root and a leaf under it.
 
 use nave_model::Timestamp;
@@ -108,6 +109,7 @@ pub(crate) fn anchors(authorities: &[&Authority]) -> TrustAnchors {
 pub(crate) fn fixture(name: &str) -> CertificateDer<'static> {
     let text = match name {
         "rsa-root" => include_str!("fixtures/rsa-root.pem"),
+        "rsa-root-expired" => include_str!("fixtures/rsa-root-expired.pem"),
         "rsa-leaf-v3" => include_str!("fixtures/rsa-leaf-v3.pem"),
         "rsa-leaf-v1" => include_str!("fixtures/rsa-leaf-v1.pem"),
         "rsa-leaf-v1-sha1" => include_str!("fixtures/rsa-leaf-v1-sha1.pem"),
