@@ -18,7 +18,7 @@ pub struct SasFacts {
 pub enum SasSigner {
     /// The device's or module's own key.
     OwnKey,
-    /// An access policy with [`Rights::DEVICE_CONNECT`].
+    /// An access policy with [`crate::Rights::DEVICE_CONNECT`].
     Policy(PolicyName),
 }
 
@@ -32,7 +32,7 @@ impl SasFacts {
     }
 }
 
-/// A service client proved that it holds an access policy's key. `R` is [`Rights`] or [`crate::DpsRights`].
+/// A service client proved that it holds an access policy's key. `R` is [`crate::Rights`] or [`crate::DpsRights`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyFacts<R> {
     /// The policy.
