@@ -213,7 +213,7 @@ fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
             let word = u64::from_le_bytes(*chunk);
-            let hits = zero_bytes(word ^ EACH_BYTE * u64::from(b'"')) | zero_bytes(word ^ EACH_BYTE * u64::from(b'\\'));
+            let hits = zero_bytes(word ^ QUOTES) | zero_bytes(word ^ BACKSLASHES);
             if hits != 0 {
                 at += (hits.trailing_zeros() / 8) as usize;
                 break;
@@ -230,6 +230,8 @@ fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
 
 /// A word of bytes 1.
 const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
+const QUOTES: u64 = EACH_BYTE * b'"' as u64;
+const BACKSLASHES: u64 = EACH_BYTE * b'\\' as u64;
 
 /// The highest bit of each byte that is zero. Bytes above a zero byte may be reported falsely; the lowest report is right.
 #[inline]
