@@ -43,7 +43,16 @@ pub(crate) fn python(workspace: &Workspace) -> Result<()> {
             run(&mut create())?;
         }
         run(program(workspace.python(), workspace)
-            .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet", "--requirement"])
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--disable-pip-version-check",
+                "--no-input",
+                "--quiet",
+                "--use-pep517",
+                "--requirement",
+            ])
             .arg(&requirements))?;
         fs::write(&stamp, wanted)?;
         Ok(())
