@@ -4,7 +4,7 @@ use crate::packet::{
     ConnAck, Connect, ConnectRefusal, Delivery, Filters, Login, MAX_FILTERS_PER_PACKET, Packet, PacketId, PacketKind,
     Publish, QoS, SubAck, SubAckCode, Subscribe, Subscriptions, Unsubscribe, Will,
 };
-use crate::reader::Reader;
+use crate::reader::{Reader, text};
 
 /// Longest fixed header: one byte of type and flags, four of remaining length (MQTT §2.2).
 pub const MAX_FIXED_HEADER: usize = 5;
@@ -288,9 +288,15 @@ fn packet_id(reader: &mut Reader<'_>, kind: PacketKind) -> Result<PacketId, Deco
 }
 
 fn topic_name<'a>(reader: &mut Reader<'a>, kind: PacketKind) -> Result<&'a str, DecodeError> {
-    let topic = reader.string().ok_or(DecodeError::Truncated(kind))??;
-    check_topic_name(topic)?;
-    Ok(topic)
+    let bytes = reader.binary().ok_or(DecodeError::Truncated(kind))?;
+    // One pass for all that is not allowed, without a branch, so that it compiles to vector instructions: every message
+    // goes through here.
+    let suspicious =
+        bytes.iter().fold(bytes.is_empty(), |found, byte| found | (*byte == 0) | (*byte == b'#') | (*byte == b'+'));
+    if suspicious {
+        check_topic_name(text(bytes)?)?;
+    }
+    std::str::from_utf8(bytes).map_err(|_| DecodeError::InvalidUtf8)
 }
 
 /// Whether a text that has no U+0000 may be the topic of a PUBLISH.
@@ -298,9 +304,157 @@ pub(crate) fn check_topic_name(topic: &str) -> Result<(), DecodeError> {
     if topic.is_empty() {
         return Err(DecodeError::EmptyTopic);
     }
-    // Without a branch in the loop it compiles to vector instructions.
-    if topic.bytes().fold(false, |found, byte| found | (byte == b'#') | (byte == b'+')) {
+    if topic.contains(['#', '+']) {
         return Err(DecodeError::WildcardInTopic);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY_SIZE: usize = usize::MAX;
+
+    fn error(bytes: &[u8]) -> DecodeError {
+        decode(bytes, ANY_SIZE).expect_err("must be refused")
+    }
+
+    fn packet(bytes: &[u8]) -> Packet<'_> {
+        match decode(bytes, ANY_SIZE) {
+            Ok(Decoded::Packet { packet, consumed }) if consumed == bytes.len() => packet,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_first_byte_is_strict() {
+        assert_eq!(error(&[0x00]), DecodeError::ReservedType(0));
+        assert_eq!(error(&[0xf0]), DecodeError::ReservedType(15));
+        for first in 0x10..0xf0_u8 {
+            let kind = PacketKind::from_bits(first >> 4).unwrap();
+            let flags = first & 0x0f;
+            let allowed = match kind {
+                PacketKind::Publish => flags & 0b0110 != 0b0110 && flags & 0b1110 != 0b1000,
+                PacketKind::PubRel | PacketKind::Subscribe | PacketKind::Unsubscribe => flags == 2,
+                _ => flags == 0,
+            };
+            assert_eq!(decode(&[first], ANY_SIZE).is_ok(), allowed, "{first:#x}");
+        }
+    }
+
+    #[test]
+    fn the_remaining_length_has_at_most_four_bytes() {
+        assert_eq!(decode(&[], ANY_SIZE), Ok(Decoded::Incomplete { needed: 2 }));
+        assert_eq!(decode(&[0x30, 0xff], ANY_SIZE), Ok(Decoded::Incomplete { needed: 3 }));
+        let longest = [0x30, 0xff, 0xff, 0xff, 0x7f];
+        assert_eq!(decode(&longest, ANY_SIZE), Ok(Decoded::Incomplete { needed: MAX_REMAINING_LENGTH + 5 }));
+        assert_eq!(error(&[0x30, 0xff, 0xff, 0xff, 0xff]), DecodeError::RemainingLength(PacketKind::Publish));
+        // The examples of the standard, table 2.4.
+        for (bytes, length) in [
+            (&[0x7f][..], 127),
+            (&[0x80, 0x01], 128),
+            (&[0xff, 0x7f], 16_383),
+            (&[0x80, 0x80, 0x01], 16_384),
+            (&[0xff, 0xff, 0x7f], 2_097_151),
+            (&[0x80, 0x80, 0x80, 0x01], 2_097_152),
+        ] {
+            let header = [&[0x30], bytes].concat();
+            assert_eq!(decode(&header, ANY_SIZE), Ok(Decoded::Incomplete { needed: header.len() + length }));
+        }
+    }
+
+    #[test]
+    fn the_size_is_checked_before_the_body_arrives() {
+        let kind = PacketKind::Publish;
+        assert_eq!(decode(&[0x30, 0x64], 101), Err(DecodeError::TooLarge { kind, size: 102, limit: 101 }));
+        assert_eq!(decode(&[0x30, 0x64], 102), Ok(Decoded::Incomplete { needed: 102 }));
+    }
+
+    #[test]
+    fn publish_is_strict() {
+        assert_eq!(
+            packet(b"\x3b\x06\0\x01a\x12\x34!"),
+            Packet::Publish(Publish {
+                topic: "a",
+                payload: b"!",
+                delivery: Delivery::AtLeastOnce { packet_id: PacketId::new(0x1234).unwrap(), dup: true },
+                retain: true,
+            })
+        );
+        assert_eq!(error(b"\x30\x02\0\0"), DecodeError::EmptyTopic);
+        assert_eq!(error(b"\x30\x05\0\x03a/#"), DecodeError::WildcardInTopic);
+        assert_eq!(error(b"\x30\x05\0\x03+/a"), DecodeError::WildcardInTopic);
+        assert_eq!(error(b"\x30\x04\0\x02a\0"), DecodeError::NulInText);
+        assert_eq!(error(b"\x30\x03\0\x01\xff"), DecodeError::InvalidUtf8);
+        assert_eq!(error(b"\x30\x05\0\x03\xed\xa0\x80"), DecodeError::InvalidUtf8, "a surrogate");
+        assert_eq!(error(b"\x30\x03\0\x02a"), DecodeError::Truncated(PacketKind::Publish));
+        assert_eq!(error(b"\x30\x00"), DecodeError::Truncated(PacketKind::Publish));
+        assert_eq!(error(b"\x32\x03\0\x01a"), DecodeError::Truncated(PacketKind::Publish));
+        assert_eq!(error(b"\x32\x05\0\x01a\0\0"), DecodeError::PacketIdZero(PacketKind::Publish));
+    }
+
+    fn connect_with(flags: u8, rest: &[u8]) -> Vec<u8> {
+        let body = [b"\0\x04MQTT\x04", &[flags, 0, 60][..], rest].concat();
+        [&[0x10, body.len() as u8], &*body].concat()
+    }
+
+    #[test]
+    fn connect_is_strict() {
+        let bytes = connect_with(0xee, b"\0\x01c\0\x01w\0\x02hi\0\x01u\0\x01\xff");
+        assert_eq!(
+            packet(&bytes),
+            Packet::Connect(Connect {
+                client_id: "c",
+                clean_session: true,
+                keep_alive: 60,
+                will: Some(Will { topic: "w", payload: b"hi", qos: QoS::AtLeastOnce, retain: true }),
+                login: Some(Login { username: "u", password: Some(b"\xff") }),
+            })
+        );
+        assert!(matches!(packet(&connect_with(0, b"\0\0")), Packet::Connect(Connect { client_id: "", .. })));
+        for flags in [0x01, 0x40, 0x20, 0x08, 0x10] {
+            assert_eq!(error(&connect_with(flags, b"\0\0")), DecodeError::ConnectFlags(flags));
+        }
+        assert_eq!(error(&connect_with(0x1c, b"\0\0")), DecodeError::QoS(PacketKind::Connect));
+        assert_eq!(error(&connect_with(0x80, b"\0\0")), DecodeError::Truncated(PacketKind::Connect));
+        assert_eq!(error(&connect_with(0, b"\0\0x")), DecodeError::TrailingBytes(PacketKind::Connect));
+        assert_eq!(error(&connect_with(0x04, b"\0\0\0\x01#\0\0")), DecodeError::WildcardInTopic);
+        assert_eq!(error(b"\x10\x0c\0\x04MQTT\x03\x02\0\x3c\0\0"), DecodeError::ProtocolLevel(3));
+        assert_eq!(error(b"\x10\x0d\0\x04MQTT\x05\x02\0\x3c\0\0\0"), DecodeError::ProtocolLevel(5));
+        assert_eq!(error(b"\x10\x0e\0\x06MQIsdp\x03\x02\0\x3c\0\0"), DecodeError::ProtocolLevel(3));
+        assert_eq!(error(b"\x10\x0c\0\x04mqtt\x04\x02\0\x3c\0\0"), DecodeError::ProtocolName);
+    }
+
+    #[test]
+    fn lists_are_strict() {
+        assert_eq!(error(b"\x82\x02\0\x01"), DecodeError::NoFilter(PacketKind::Subscribe));
+        assert_eq!(error(b"\xa2\x02\0\x01"), DecodeError::NoFilter(PacketKind::Unsubscribe));
+        assert_eq!(error(b"\x82\x06\0\x01\0\x01a\x03"), DecodeError::QoS(PacketKind::Subscribe));
+        assert_eq!(error(b"\x82\x06\0\x01\0\x01a\x04"), DecodeError::SubscribeOptions(4));
+        assert_eq!(error(b"\x82\x05\0\x01\0\0\0"), DecodeError::EmptyTopic);
+        assert_eq!(error(b"\x82\x05\0\x01\0\x01a"), DecodeError::Truncated(PacketKind::Subscribe));
+        assert_eq!(error(b"\x82\x06\0\0\0\x01a\0"), DecodeError::PacketIdZero(PacketKind::Subscribe));
+        assert_eq!(error(b"\x90\x03\0\x01\x03"), DecodeError::SubAckCode(3));
+        assert_eq!(error(b"\x90\x02\0\x01"), DecodeError::Truncated(PacketKind::SubAck));
+        let filters = |count: usize| [b"\0\x01", &b"\0\x01a".repeat(count)[..]].concat();
+        let unsubscribe = |body: &[u8]| [&[0xa2, body.len() as u8 | 0x80, (body.len() >> 7) as u8], body].concat();
+        packet(&unsubscribe(&filters(MAX_FILTERS_PER_PACKET)));
+        assert_eq!(
+            error(&unsubscribe(&filters(MAX_FILTERS_PER_PACKET + 1))),
+            DecodeError::TooManyFilters(PacketKind::Unsubscribe)
+        );
+    }
+
+    #[test]
+    fn short_packets_are_strict() {
+        assert_eq!(error(b"\x40\x02\0\0"), DecodeError::PacketIdZero(PacketKind::PubAck));
+        assert_eq!(error(b"\x40\x01\0"), DecodeError::Truncated(PacketKind::PubAck));
+        assert_eq!(error(b"\x40\x03\0\x01\0"), DecodeError::TrailingBytes(PacketKind::PubAck));
+        assert_eq!(error(b"\xc0\x01\0"), DecodeError::TrailingBytes(PacketKind::PingReq));
+        assert_eq!(error(b"\xe0\x01\0"), DecodeError::TrailingBytes(PacketKind::Disconnect));
+        assert_eq!(error(b"\x20\x02\x01\x05"), DecodeError::ConnAck { flags: 1, code: 5 });
+        assert_eq!(error(b"\x20\x02\x00\x06"), DecodeError::ConnAck { flags: 0, code: 6 });
+        assert_eq!(error(b"\x20\x02\x02\x00"), DecodeError::ConnAck { flags: 2, code: 0 });
+    }
 }

@@ -315,3 +315,76 @@ impl fmt::Write for Text<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{QoS, Will};
+    use crate::topic::ToClient;
+
+    const ID: PacketId = PacketId::FIRST;
+
+    #[test]
+    fn bytes_are_those_of_the_standard() {
+        let mut out = b"before".to_vec();
+        conn_ack(&mut out, ConnAck::Accepted { session_present: true });
+        pub_acks(&mut out, [ID, PacketId::new(0x7fff).unwrap()]);
+        sub_ack(&mut out, ID, &[SubAckCode::Granted(QoS::AtLeastOnce), SubAckCode::Refused]).unwrap();
+        unsub_ack(&mut out, ID);
+        ping_resp(&mut out);
+        let topic = ToClient::TwinResponse { status: 204, rid: "r", version: Some(5) };
+        publish(&mut out, &topic, b"{}", Delivery::AtMostOnce, false).unwrap();
+        publish(&mut out, "t", b"", Delivery::AtLeastOnce { packet_id: ID, dup: true }, true).unwrap();
+        let expected = [
+            &b"before"[..],
+            b"\x20\x02\x01\x00",
+            b"\x40\x02\x00\x01\x40\x02\x7f\xff",
+            b"\x90\x04\x00\x01\x01\x80",
+            b"\xb0\x02\x00\x01",
+            b"\xd0\x00",
+            b"\x30\x2b\x00\x27$iothub/twin/res/204/?$rid=r&$version=5{}",
+            b"\x3b\x05\x00\x01t\x00\x01",
+        ];
+        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected.concat()));
+    }
+
+    #[test]
+    fn every_length_of_the_header_is_written_in_place() {
+        for size in [0, 124, 125, 16_380, 16_381, 2_097_148, 2_097_149] {
+            let mut out = vec![7];
+            let payload = vec![b'x'; size];
+            publish(&mut out, "t", &payload, Delivery::AtMostOnce, false).unwrap();
+            let decoded = crate::decode::decode(&out[1..], usize::MAX).unwrap();
+            let crate::decode::Decoded::Packet { packet: crate::packet::Packet::Publish(read), consumed } = decoded
+            else {
+                panic!("{decoded:?}");
+            };
+            assert_eq!((read.topic, read.payload == payload, consumed), ("t", true, out.len() - 1), "{size}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_no_trace() {
+        let mut out = b"x".to_vec();
+        let long = "a".repeat(65_536);
+        let at_most_once = Delivery::AtMostOnce;
+        let mut failed =
+            |topic: &str| publish(&mut out, topic, b"p", at_most_once, false).expect_err("must be refused");
+        assert_eq!(failed(&long), EncodeError::FieldTooLong(PacketKind::Publish));
+        for topic in ["", "a/#", "+", "a\0b"] {
+            assert_eq!(failed(topic), EncodeError::InvalidText(PacketKind::Publish));
+        }
+        let filter = Subscription { filter: "", qos: QoS::AtMostOnce };
+        assert!(subscribe(&mut out, ID, &[filter]).is_err());
+        assert!(subscribe(&mut out, ID, &[]).is_err());
+        assert!(sub_ack(&mut out, ID, &[]).is_err());
+        assert!(unsubscribe(&mut out, ID, &["a"; MAX_FILTERS_PER_PACKET + 1]).is_err());
+        let will = Will { topic: "#", payload: b"", qos: QoS::AtMostOnce, retain: false };
+        let mut packet = Connect { client_id: "c", clean_session: true, keep_alive: 0, will: Some(will), login: None };
+        assert_eq!(connect(&mut out, &packet), Err(EncodeError::InvalidText(PacketKind::Connect)));
+        packet.will = None;
+        packet.client_id = &long;
+        assert_eq!(connect(&mut out, &packet), Err(EncodeError::FieldTooLong(PacketKind::Connect)));
+        assert_eq!(out, b"x");
+    }
+}

@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
 }
 
 /// MQTT §1.5.3: well-formed UTF-8 without U+0000. Rust's check refuses surrogates too, as the standard demands.
-fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
     // Without a branch in the loop it compiles to vector instructions.
     if bytes.iter().fold(false, |found, byte| found | (*byte == 0)) {
         return Err(DecodeError::NulInText);
