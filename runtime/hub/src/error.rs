@@ -3,6 +3,7 @@
 use std::fmt;
 
 use nave_engine::CallError;
+use nave_env::Env;
 use nave_model::RecordError;
 use nave_store::{CommitError, StoreError};
 
@@ -175,6 +176,30 @@ impl HubError {
             ErrorCode::PreconditionFailed,
             "The entity tag does not match the current one: read again and repeat.",
         )
+    }
+
+    /// A tracking id for one failure, to be found again in the log: 32 digits and the time.
+    pub fn tracking_id(env: &dyn Env) -> String {
+        let mut number = [0; 16];
+        env.fill_random(&mut number);
+        format!("{:032X}-G:0-TimeStamp:{}", u128::from_be_bytes(number), env.now().tracking())
+    }
+
+    /// The error object of newer gateways, of answers over MQTT and of the provisioning service: `errorCode`,
+    /// `trackingId`, `message`, `info` if there is any, `timestampUtc`.
+    pub fn document(&self, env: &dyn Env) -> serde_json::Value {
+        let mut document = serde_json::json!({
+            "errorCode": self.code.number(),
+            "trackingId": Self::tracking_id(env),
+            "message": self.message,
+        });
+        if let Some(members) = document.as_object_mut() {
+            if let Some(info) = self.info.as_deref().and_then(|info| serde_json::from_str(info).ok()) {
+                members.insert("info".to_owned(), info);
+            }
+            members.insert("timestampUtc".to_owned(), env.now().iso().into());
+        }
+        document
     }
 
     /// Whether the failure is ours rather than the caller's.

@@ -189,7 +189,10 @@ impl Hub {
         let now = self.env.now();
         let twin = self.functions.create_twin(initial_twin, now.unix_nanos())?.map_err(rejected_by_service)?;
         let record = TwinRecord { model_id: None, ..twin_record(twin)? };
-        Ok(DeviceRecord::new(device.as_str(), generation_id(now), authentication, record, now))
+        let mut record = DeviceRecord::new(device.as_str(), generation_id(now), authentication, record, now);
+        // A tag of an earlier device of the same id must match nothing.
+        record.etag = now.unix_millis();
+        Ok(record)
     }
 
     /// Stores a record made by [`Hub::new_device`], unless the device exists.

@@ -31,6 +31,10 @@ impl Subscriptions {
     pub const TWIN_DESIRED: Self = Self(4);
     /// Cloud-to-device messages.
     pub const CLOUD_TO_DEVICE: Self = Self(8);
+    /// Messages to a module's inputs.
+    pub const MODULE_INPUTS: Self = Self(16);
+    /// Answers to requests for certificates.
+    pub const CREDENTIALS: Self = Self(32);
 
     /// As stored.
     pub const fn from_bits(bits: u32) -> Self {

@@ -1,3 +1,21 @@
-//! TODO
+//! What happens inside a device's connection, without sockets: MQTT packets against a hub or the provisioning service.
+//!
+//! [`protocol`] is the contract with whoever moves the bytes. [`MqttConnection`] fulfils it: it reads packets, turns them
+//! into calls of `nave-hub`, drives those calls while it is polled, and collects what is to be sent. Nothing is spawned:
+//! work in flight belongs to its connection, and an idle connection owns no buffer and no future.
 
+mod connection;
+mod dps;
+mod hub;
+mod inbox;
+mod message;
 pub mod protocol;
+
+pub use connection::{MqttConnection, MqttFactory};
+pub use dps::ANSWER_DELAY;
+pub use hub::{MAX_REQUESTS_IN_FLIGHT, MAX_SUBSCRIPTIONS, MAX_UNACKNOWLEDGED_BYTES};
+pub use inbox::{MAX_INBOX_BYTES, MAX_INBOX_MESSAGES};
+
+/// Output that waits for the peer to read it; reading stops there, so a device that does not read cannot make us collect
+/// answers to its own requests.
+pub const MAX_UNWRITTEN_BYTES: usize = 256 << 10;

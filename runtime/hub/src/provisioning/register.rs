@@ -16,6 +16,7 @@ use nave_model::{
     RegistrationRecord, RegistrationStatus, Substatus,
 };
 use nave_store::{Expect, Revision};
+use serde_json::Value;
 
 use super::Provisioning;
 use super::attest::{Attested, DeviceCredentials, Proof};
@@ -54,6 +55,34 @@ pub struct Attempt {
     pub force: bool,
     /// The api-version that the device speaks.
     pub api_version: Option<String>,
+}
+
+impl Attempt {
+    /// Reads a registration message (protocol notes: provisioning devices §2.1). `id` is what the path or the client id
+    /// says; the message must agree, ignoring case, if it says anything.
+    ///
+    /// # Errors
+    ///
+    /// 400.
+    pub fn from_document(
+        id: &str,
+        document: &Value,
+        credentials: Credentials,
+        force: bool,
+        api_version: Option<String>,
+    ) -> Result<Self, HubError> {
+        let Some(members) = document.as_object() else { return Err(argument("The body is not a JSON object.")) };
+        match members.get("registrationId") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(written)) if written.eq_ignore_ascii_case(id) => {}
+            Some(_) => return Err(argument("registrationId in the body is not the registration id of the request.")),
+        }
+        if members.get("tpm").is_some_and(|tpm| !tpm.is_null()) {
+            return Err(argument("TPM attestation is not available in this release of the provisioning service."));
+        }
+        let payload = members.get("payload").filter(|payload| !payload.is_null()).map(Value::to_string);
+        Ok(Self { registration_id: id.to_owned(), credentials, payload, force, api_version })
+    }
 }
 
 /// Where an operation stands.

@@ -1,0 +1,468 @@
+//! A device's session with its hub: telemetry, twin and methods over MQTT.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use nave_auth::CLOCK_SKEW;
+use nave_env::{BoxFuture, Moment, SharedEnv};
+use nave_hub::{
+    CloseReason as HubClose, ConnectOptions, Connected, ErrorCode, Hub, HubError, Mailbox, Message, Platform,
+    Presented, Session, Subscriptions, ToDevice,
+};
+use nave_model::{HubId, Identity};
+use nave_mqtt::connect::HubUsername;
+use nave_mqtt::encode;
+use nave_mqtt::packet::{Connect, Delivery, Filters, Login, PacketId, QoS, SubAckCode, Subscriptions as Filtered};
+use nave_mqtt::session::{Event, Flow, ServerSession};
+use nave_mqtt::topic::{Client, Feature, HubPublish, ToClient, hub_filter, hub_publish};
+
+use crate::inbox::Inbox;
+use crate::message;
+use crate::protocol::{CloseReason, PeerFacts};
+
+/// Most telemetry bytes (bodies) of one connection that are not durable yet; reading stops there, and the client's window
+/// closes.
+pub const MAX_UNACKNOWLEDGED_BYTES: usize = 1 << 20;
+
+/// Most twin requests of one connection under way; reading stops there.
+pub const MAX_REQUESTS_IN_FLIGHT: usize = 32;
+
+/// Most subscriptions of one connection (Azure IoT Hub documentation); the SDKs need at most five.
+pub const MAX_SUBSCRIPTIONS: u32 = 5;
+
+/// Times that credentials are checked again because the device's record changed meanwhile.
+const MAX_AUTHENTICATIONS: u32 = 5;
+
+/// A CONNECT to a hub, read and not yet checked.
+pub(crate) struct HubLogin {
+    env: SharedEnv,
+    hub: Arc<Hub>,
+    peer: Arc<PeerFacts>,
+    identity: Identity,
+    token: Option<String>,
+    persistent: bool,
+    versioned: bool,
+    model_id: Option<String>,
+}
+
+impl HubLogin {
+    pub(crate) fn read(
+        platform: &Platform,
+        hub: &Arc<Hub>,
+        peer: &Arc<PeerFacts>,
+        connect: &Connect<'_>,
+        login: Login<'_>,
+    ) -> Result<Self, String> {
+        let username = HubUsername::parse(login.username).map_err(|error| error.to_string())?;
+        if !username.matches_client_id(connect.client_id) {
+            return Err("the client id is not that of the user name".to_owned());
+        }
+        let identity = Identity::parse(connect.client_id).map_err(|error| error.to_string())?;
+        let password = login.password.unwrap_or_default();
+        let token = match std::str::from_utf8(password) {
+            Ok("") => None,
+            Ok(token) => Some(token.to_owned()),
+            Err(_) => return Err("the password is not text".to_owned()),
+        };
+        Ok(Self {
+            env: Arc::clone(platform.env()),
+            hub: Arc::clone(hub),
+            peer: Arc::clone(peer),
+            identity,
+            token,
+            persistent: !connect.clean_session,
+            versioned: username.api_version.is_some(),
+            model_id: username.model_id.map(std::borrow::Cow::into_owned),
+        })
+    }
+
+    /// Checks the credentials and takes over the device's session. The flag says whether subscriptions are live again.
+    pub(crate) async fn connect(self) -> Result<(HubSide, bool), HubError> {
+        let presented = Presented { token: self.token.as_deref(), certificates: &self.peer.certificates };
+        for _ in 0..MAX_AUTHENTICATIONS {
+            let who = self.hub.authenticate(&self.identity, presented, &[]).await?;
+            let inbox = Arc::new(Inbox::default());
+            let options = ConnectOptions {
+                persistent: self.persistent,
+                model_id: self.model_id.clone(),
+                mailbox: Arc::clone(&inbox) as Arc<dyn Mailbox>,
+            };
+            if let Connected::Session { session, resumed } = self.hub.connect(&who, options).await? {
+                let now = self.env.now();
+                // A token that is accepted in spite of its time, because clocks differ, lasts to the end of the allowance.
+                let end = who.expires.map(|expires| if expires > now { expires } else { expires.after(CLOCK_SKEW) });
+                let side = HubSide {
+                    expires: end.map(|end| self.env.monotonic().after(end.since(now))),
+                    wanted: session.subscriptions(),
+                    env: self.env,
+                    hub: self.hub,
+                    session,
+                    inbox,
+                    versioned: self.versioned,
+                    collected: Batch::default(),
+                    sending: None,
+                    requests: None,
+                    requests_in_flight: 0,
+                    subscribing: None,
+                    sub_acks: Vec::new(),
+                };
+                return Ok((side, resumed));
+            }
+        }
+        Err(HubError::new(ErrorCode::ThrottlingBacklogTimeout, "The device changes too often to be connected."))
+    }
+}
+
+/// The session of a connected device.
+pub(crate) struct HubSide {
+    env: SharedEnv,
+    hub: Arc<Hub>,
+    session: Arc<Session>,
+    inbox: Arc<Inbox>,
+    expires: Option<Moment>,
+    /// Twin requests need an api-version in the user name (protocol notes: MQTT §2.2).
+    versioned: bool,
+    /// Telemetry that waits for the batch before it.
+    collected: Batch,
+    sending: Option<(BoxFuture<Result<(), HubError>>, Vec<PacketId>, usize)>,
+    requests: Option<Box<FuturesUnordered<BoxFuture<Answer>>>>,
+    requests_in_flight: usize,
+    /// What the client asked to be subscribed to.
+    wanted: Subscriptions,
+    subscribing: Option<(BoxFuture<Result<(), HubError>>, Vec<u8>)>,
+    /// SUBACKs and UNSUBACKs that wait until what they grant is on disk.
+    sub_acks: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Batch {
+    messages: Vec<Message>,
+    acks: Vec<PacketId>,
+    bytes: usize,
+}
+
+/// The outcome of a twin request.
+struct Answer {
+    ack: Option<PacketId>,
+    rid: Option<String>,
+    result: Result<TwinAnswer, HubError>,
+}
+
+enum TwinAnswer {
+    Twin(String),
+    Version(u64),
+}
+
+impl HubSide {
+    pub(crate) fn hub_id(&self) -> &HubId {
+        self.hub.id()
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        self.session.identity()
+    }
+
+    pub(crate) const fn expires(&self) -> Option<Moment> {
+        self.expires
+    }
+
+    /// Nothing that was accepted is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.sending.is_none()
+            && self.collected.messages.is_empty()
+            && self.requests_in_flight == 0
+            && self.subscribing.is_none()
+    }
+
+    pub(crate) fn wants_input(&self) -> bool {
+        let sending = self.sending.as_ref().map_or(0, |(_, _, bytes)| *bytes);
+        self.collected.bytes + sending < MAX_UNACKNOWLEDGED_BYTES && self.requests_in_flight < MAX_REQUESTS_IN_FLIGHT
+    }
+
+    pub(crate) fn disconnected(&mut self) {
+        self.hub.disconnected(&self.session);
+    }
+
+    /// Takes a packet. An error closes the connection.
+    pub(crate) fn handle(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Result<Flow, CloseReason> {
+        match event {
+            Event::Publish { topic, payload, ack, retain, .. } => self.publish(topic, payload, ack, retain, out)?,
+            Event::Subscribe { packet_id, filters } => self.subscribe(packet_id, filters),
+            Event::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, filters),
+            // Nothing is sent with QoS 1 yet; a client that acknowledges all the same does no harm.
+            Event::PubAck(_) => {}
+            Event::Connect(_) | Event::Disconnect => {}
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// Drives what is under way. A reason means that the session is over.
+    pub(crate) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        mqtt: &mut ServerSession,
+        out: &mut Vec<u8>,
+    ) -> Option<CloseReason> {
+        self.inbox.register(context.waker());
+        let (messages, closed) = self.inbox.take();
+        let over = closed.map(close_reason);
+        if mqtt.is_open() {
+            messages.into_iter().for_each(|message| deliver(message, out));
+        }
+        let sent = self.poll_sending(context, out);
+        self.poll_requests(context, mqtt, out);
+        let subscribed = self.poll_subscribing(context, out);
+        over.or(sent).or(subscribed)
+    }
+
+    fn publish(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        ack: Option<PacketId>,
+        retain: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CloseReason> {
+        let publish = hub_publish(client(self.session.identity()), topic).map_err(violation)?;
+        match publish {
+            HubPublish::Telemetry { bag } => {
+                let message = message::telemetry(bag, payload, retain).map_err(violation)?;
+                self.collected.bytes += payload.len();
+                self.collected.messages.push(message);
+                self.collected.acks.extend(ack);
+            }
+            HubPublish::TwinGet { rid } => {
+                let (hub, session, versioned) = (Arc::clone(&self.hub), Arc::clone(&self.session), self.versioned);
+                let rid = Some(rid.to_owned());
+                self.request(async move {
+                    let result = match versioned {
+                        true => hub.device_twin(&session).await.map(TwinAnswer::Twin),
+                        false => Err(unversioned()),
+                    };
+                    Answer { ack, rid, result }
+                });
+            }
+            HubPublish::TwinPatch { rid, version } => {
+                let (hub, session, versioned) = (Arc::clone(&self.hub), Arc::clone(&self.session), self.versioned);
+                let rid = rid.map(str::to_owned);
+                let patch = String::from_utf8(payload.to_vec());
+                self.request(async move {
+                    let result = match patch {
+                        _ if !versioned => Err(unversioned()),
+                        Ok(patch) => hub.report(&session, &patch, version).await.map(TwinAnswer::Version),
+                        Err(_) => Err(HubError::new(ErrorCode::ArgumentInvalid, "The patch is not UTF-8.")),
+                    };
+                    Answer { ack, rid, result }
+                });
+            }
+            HubPublish::MethodResponse { status, rid } => {
+                if let Ok(request) = rid.parse() {
+                    self.session.answer_method(request, status, payload);
+                }
+                if let Some(ack) = ack {
+                    encode::pub_ack(out, ack);
+                }
+            }
+            HubPublish::IssueCertificate { rid } => {
+                let error = HubError::new(
+                    ErrorCode::InvalidOperation,
+                    "Certificates are not issued by this hub: renew the device's certificate at its own authority.",
+                );
+                let body = message::error_body(&error, &*self.env);
+                if let Some(ack) = ack {
+                    encode::pub_ack(out, ack);
+                }
+                send(out, &ToClient::CredentialsResponse { status: error.code.status(), rid }, &body);
+            }
+        }
+        Ok(())
+    }
+
+    fn request(&mut self, request: impl Future<Output = Answer> + Send + 'static) {
+        self.requests_in_flight += 1;
+        self.requests.get_or_insert_default().push(Box::pin(request));
+    }
+
+    fn subscribe(&mut self, packet_id: PacketId, filters: Filtered<'_>) {
+        let codes: Vec<SubAckCode> =
+            filters.map(|subscription| self.grant(subscription.filter, subscription.qos)).collect();
+        // A packet has at most as many codes as filters, which is what the encoder's bound is.
+        drop(encode::sub_ack(&mut self.sub_acks, packet_id, &codes));
+    }
+
+    fn grant(&mut self, filter: &str, qos: QoS) -> SubAckCode {
+        let Ok(feature) = hub_filter(client(self.session.identity()), filter) else { return SubAckCode::Refused };
+        let wanted = self.wanted.with(subscription(feature));
+        if wanted.bits().count_ones() > MAX_SUBSCRIPTIONS {
+            return SubAckCode::Refused;
+        }
+        self.wanted = wanted;
+        SubAckCode::Granted(if qos == QoS::AtMostOnce { QoS::AtMostOnce } else { QoS::AtLeastOnce })
+    }
+
+    fn unsubscribe(&mut self, packet_id: PacketId, filters: Filters<'_>) {
+        for filter in filters {
+            if let Ok(feature) = hub_filter(client(self.session.identity()), filter) {
+                self.wanted = self.wanted.without(subscription(feature));
+            }
+        }
+        encode::unsub_ack(&mut self.sub_acks, packet_id);
+    }
+
+    /// One batch of telemetry is under way at a time; what comes meanwhile is the next.
+    fn poll_sending(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Option<CloseReason> {
+        loop {
+            if let Some((sending, acks, _)) = &mut self.sending {
+                let Poll::Ready(result) = sending.as_mut().poll(context) else { return None };
+                let acks = std::mem::take(acks);
+                self.sending = None;
+                match result {
+                    Ok(()) => encode::pub_acks(out, acks),
+                    Err(error) => {
+                        self.collected = Batch::default();
+                        return Some(telemetry_failed(&error));
+                    }
+                }
+            }
+            if self.collected.messages.is_empty() {
+                return None;
+            }
+            let batch = std::mem::take(&mut self.collected);
+            let (hub, session) = (Arc::clone(&self.hub), Arc::clone(&self.session));
+            let sending = Box::pin(async move { hub.send_telemetry(&session, batch.messages).await });
+            self.sending = Some((sending, batch.acks, batch.bytes));
+        }
+    }
+
+    fn poll_requests(&mut self, context: &mut Context<'_>, mqtt: &ServerSession, out: &mut Vec<u8>) {
+        let Some(requests) = &mut self.requests else { return };
+        let mut answers = Vec::new();
+        while let Poll::Ready(Some(answer)) = requests.poll_next_unpin(context) {
+            answers.push(answer);
+        }
+        self.requests_in_flight = requests.len();
+        if requests.is_empty() {
+            self.requests = None;
+        }
+        if mqtt.is_open() {
+            answers.into_iter().for_each(|answer| self.answer(answer, out));
+        }
+    }
+
+    fn answer(&self, answer: Answer, out: &mut Vec<u8>) {
+        if let Some(ack) = answer.ack {
+            encode::pub_ack(out, ack);
+        }
+        if let Err(error) = &answer.result {
+            if error.is_internal() {
+                tracing::error!(hub = %self.hub_id(), device = %self.identity(), %error, "a twin request failed");
+            }
+        }
+        let Some(rid) = answer.rid else { return };
+        if !self.wanted.contains(Subscriptions::TWIN_RESPONSES) {
+            return;
+        }
+        match answer.result {
+            Ok(TwinAnswer::Twin(twin)) => {
+                send(out, &ToClient::TwinResponse { status: 200, rid: &rid, version: None }, twin.as_bytes());
+            }
+            Ok(TwinAnswer::Version(version)) => {
+                send(out, &ToClient::TwinResponse { status: 204, rid: &rid, version: Some(version) }, b"");
+            }
+            Err(error) => {
+                let body = message::error_body(&error, &*self.env);
+                send(out, &ToClient::TwinResponse { status: error.code.status(), rid: &rid, version: None }, &body);
+            }
+        }
+    }
+
+    fn poll_subscribing(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Option<CloseReason> {
+        loop {
+            if let Some((subscribing, acks)) = &mut self.subscribing {
+                let Poll::Ready(result) = subscribing.as_mut().poll(context) else { return None };
+                let acks = std::mem::take(acks);
+                self.subscribing = None;
+                match result {
+                    Ok(()) => out.extend_from_slice(&acks),
+                    Err(error) => return Some(CloseReason::Internal(error.to_string().into())),
+                }
+            }
+            if self.sub_acks.is_empty() {
+                return None;
+            }
+            let acks = std::mem::take(&mut self.sub_acks);
+            if self.wanted == self.session.subscriptions() {
+                out.extend_from_slice(&acks);
+                return None;
+            }
+            let (hub, session, wanted) = (Arc::clone(&self.hub), Arc::clone(&self.session), self.wanted);
+            let subscribing: Pin<Box<_>> = Box::pin(async move { hub.subscribe(&session, wanted).await });
+            self.subscribing = Some((subscribing, acks));
+        }
+    }
+}
+
+fn client(identity: &Identity) -> Client<'_> {
+    Client { device: identity.device_id().as_str(), module: identity.module_id().map(|module| module.as_str()) }
+}
+
+fn deliver(message: ToDevice, out: &mut Vec<u8>) {
+    match message {
+        ToDevice::Method { request, name, payload } => {
+            send(out, &ToClient::Method { name: &name, rid: request }, payload.as_bytes());
+        }
+        ToDevice::Desired { version, payload } => {
+            send(out, &ToClient::TwinDesired { version }, payload.as_bytes());
+        }
+        // The inbox keeps it apart.
+        ToDevice::Close(_) => {}
+    }
+}
+
+/// Twin answers, notifications and method calls go with QoS 0, whatever was granted (protocol notes: MQTT §3).
+pub(crate) fn send(out: &mut Vec<u8>, topic: &ToClient<'_>, payload: &[u8]) {
+    if let Err(error) = encode::publish(out, topic, payload, Delivery::AtMostOnce, false) {
+        tracing::error!(%topic, %error, "a message to a device cannot be encoded");
+    }
+}
+
+const fn subscription(feature: Feature) -> Subscriptions {
+    match feature {
+        Feature::Methods => Subscriptions::METHODS,
+        Feature::TwinResponses => Subscriptions::TWIN_RESPONSES,
+        Feature::TwinDesired => Subscriptions::TWIN_DESIRED,
+        Feature::CloudToDevice | Feature::ModuleDeviceBound => Subscriptions::CLOUD_TO_DEVICE,
+        Feature::ModuleInputs => Subscriptions::MODULE_INPUTS,
+        Feature::Credentials => Subscriptions::CREDENTIALS,
+    }
+}
+
+pub(crate) fn violation(error: impl std::fmt::Display) -> CloseReason {
+    CloseReason::Violation(error.to_string().into())
+}
+
+fn unversioned() -> HubError {
+    HubError::new(ErrorCode::InvalidProtocolVersion, "The user name of CONNECT has no api-version, which twins need.")
+}
+
+/// Over MQTT there is no negative acknowledgement: the connection ends, and the client sends again.
+fn telemetry_failed(error: &HubError) -> CloseReason {
+    match error.code.status() {
+        413 => CloseReason::Violation(error.message.clone().into()),
+        401 => CloseReason::Superseded,
+        429 => CloseReason::Overload("messages that wait for the log"),
+        _ => CloseReason::Internal(error.to_string().into()),
+    }
+}
+
+const fn close_reason(reason: HubClose) -> CloseReason {
+    match reason {
+        HubClose::Displaced => CloseReason::Superseded,
+        HubClose::Disabled | HubClose::Deleted | HubClose::CredentialsChanged => CloseReason::Revoked,
+        HubClose::TokenExpired => CloseReason::Expired,
+        HubClose::Overflow => CloseReason::Overload("messages that the device does not take"),
+        HubClose::Shutdown => CloseReason::Shutdown,
+    }
+}
