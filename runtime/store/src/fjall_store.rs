@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use nave_env::SharedEnv;
 
 use crate::commit::Committer;
 use crate::engine::{Engine, EngineError, View};
+use crate::journal::cut_torn_tail;
 use crate::{BoxFuture, CommitError, Entry, Guard, MAX_SCAN_LIMIT, OpenError, Put, Revision, Store, StoreError};
 
 /// The format that this program writes and the newest that it reads. See `FORMAT.md`.
@@ -29,6 +30,9 @@ const STATE: &str = "state";
 const ABOUT: &str = "about";
 const ABOUT_FORMAT: &str = "format";
 const ABOUT_REVISION: &str = "revision";
+
+/// The file that is locked while a store is open. The engine has a lock of its own, but takes it only after it has begun.
+const LOCK_NAME: &str = "nave.lock";
 
 /// Bytes of the revision in front of every value.
 const REVISION_BYTES: usize = 8;
@@ -117,13 +121,24 @@ struct FjallEngine {
     staged: Option<OwnedWriteBatch>,
     staged_newest: u64,
     newest: u64,
+    /// Held as long as the store is open.
+    _lock: File,
 }
 
 impl FjallEngine {
     fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
         create_dir_durably(dir).map_err(|source| OpenError::Io { dir: dir.to_owned(), source })?;
+        let lock = lock(dir)?;
         let (open, newest) = open_database(dir, &options)?;
-        Ok(Self { dir: dir.to_owned(), options, open: Some(open), staged: None, staged_newest: newest, newest })
+        Ok(Self {
+            dir: dir.to_owned(),
+            options,
+            open: Some(open),
+            staged: None,
+            staged_newest: newest,
+            newest,
+            _lock: lock,
+        })
     }
 
     fn classify(error: &fjall::Error) -> EngineError {
@@ -258,6 +273,7 @@ fn open_database(dir: &Path, options: &Options) -> Result<(Open, u64), OpenError
         fjall::Error::Locked => OpenError::Locked(dir.to_owned()),
         error => OpenError::Engine { dir: dir.to_owned(), what: error.to_string() },
     };
+    cut_torn_tail(dir)?;
     let database =
         Database::builder(dir).cache_size(options.cache_bytes).worker_threads(ENGINE_THREADS).open().map_err(failed)?;
     let about = database.keyspace(ABOUT, KeyspaceCreateOptions::default).map_err(failed)?;
@@ -286,6 +302,17 @@ fn open_database(dir: &Path, options: &Options) -> Result<(Open, u64), OpenError
     };
     let state = database.keyspace(STATE, KeyspaceCreateOptions::default).map_err(failed)?;
     Ok((Open { database, state, about }, newest))
+}
+
+/// Takes the lock of the directory.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::Io { dir: dir.to_owned(), source };
+    let file = OpenOptions::new().create(true).write(true).truncate(false).open(dir.join(LOCK_NAME)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
 }
 
 /// Creates `dir` so that a power cut does not take its name back.

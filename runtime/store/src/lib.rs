@@ -20,6 +20,7 @@ mod engine;
 mod error;
 mod fjall_store;
 mod fold;
+mod journal;
 pub mod sim;
 
 use std::future::Future;

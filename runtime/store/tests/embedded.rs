@@ -128,6 +128,11 @@ fn the_reserve_keeps_the_store_readable() {
     assert_eq!(block_on(store.get("k")).unwrap().unwrap().value, "1");
 }
 
+/// A directory for the many images: in memory where that exists, because each opening syncs.
+fn memory_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Everything but the journal is copied; the journal gets the given bytes.
 fn image(from: &Path, to: &Path, journal: &[u8]) {
     for entry in fs::read_dir(from).unwrap() {
@@ -157,8 +162,7 @@ fn journal(dir: &Path) -> Vec<u8> {
     bytes
 }
 
-/// Cuts the real journal at every byte after an acknowledged commit, followed by nothing or by the zeros that the engine put
-/// there in advance: what was acknowledged must be there, and of what came after it all or nothing.
+/// Cuts the real journal at every byte after an acknowledged commit, followed by nothing, by zeros or by rubbish: what was acknowledged must be there, and of what came after it all or nothing.
 ///
 /// This covers how the engine reads a torn journal. Which bytes `fdatasync` has forced to the medium cannot be seen from
 /// here; that the committer asks for it is proved in the committer's own tests.
@@ -174,10 +178,10 @@ fn a_journal_torn_anywhere_after_an_acknowledgement_keeps_what_was_acknowledged(
     drop(store);
     assert!(next.0.starts_with(&acknowledged.0) && next.0.len() > acknowledged.0.len());
     for cut in acknowledged.0.len()..=next.0.len() {
-        for tail in [&b""[..]] {
+        for tail in [&b""[..], &[0; 64], &[0xA5; 64]] {
             let mut torn = next.0[..cut].to_vec();
             torn.extend_from_slice(tail);
-            let copy = tempfile::tempdir().unwrap();
+            let copy = memory_dir();
             image(dir.path(), copy.path(), &torn);
             let store = open(copy.path());
             let expected = if cut == next.0.len() { &next.1 } else { &acknowledged.1 };
@@ -190,6 +194,50 @@ fn a_journal_torn_anywhere_after_an_acknowledgement_keeps_what_was_acknowledged(
             }
         }
     }
+}
+
+/// Pages reach the disk in any order: every mixture of written and lost sectors behind the acknowledged end.
+#[test]
+fn a_journal_with_holes_after_an_acknowledgement_keeps_what_was_acknowledged() {
+    const SECTOR: usize = 512;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    block_on(store.commit(vec![], vec![put("a", &[1; 700])])).unwrap();
+    let acknowledged = (journal(dir.path()), dump(&store));
+    let puts = (0..6).map(|i| put(&format!("k{i}"), &[i; 500])).collect();
+    block_on(store.commit(vec![], puts)).unwrap();
+    let next = (journal(dir.path()), dump(&store));
+    drop(store);
+    let start = acknowledged.0.len();
+    let sectors = next.0.len() / SECTOR - start / SECTOR + 1;
+    assert!(sectors >= 6);
+    for lost in 0..1_u32 << sectors {
+        let mut torn = next.0.clone();
+        for (at, byte) in torn.iter_mut().enumerate().skip(start) {
+            if lost >> (at / SECTOR - start / SECTOR) & 1 == 1 {
+                *byte = 0;
+            }
+        }
+        let copy = memory_dir();
+        image(dir.path(), copy.path(), &torn);
+        let expected = if lost == 0 { &next.1 } else { &acknowledged.1 };
+        assert_eq!(&dump(&open(copy.path())), expected, "lost sectors {lost:b}");
+    }
+}
+
+#[test]
+fn damage_before_an_intact_batch_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    block_on(store.commit(vec![], vec![put("a", &[1; 100])])).unwrap();
+    let first = journal(dir.path()).len();
+    block_on(store.commit(vec![], vec![put("b", &[1; 100])])).unwrap();
+    let mut bytes = journal(dir.path());
+    drop(store);
+    bytes[first - 40] ^= 1;
+    let copy = memory_dir();
+    image(dir.path(), copy.path(), &bytes);
+    assert!(matches!(FjallStore::open(copy.path(), options(), env()), Err(OpenError::Corrupt { .. })));
 }
 
 #[derive(Clone, Debug)]
