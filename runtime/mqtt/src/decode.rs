@@ -4,7 +4,7 @@ use crate::packet::{
     ConnAck, Connect, ConnectRefusal, Delivery, Filters, Login, MAX_FILTERS_PER_PACKET, Packet, PacketId, PacketKind,
     Publish, QoS, SubAck, SubAckCode, Subscribe, Subscriptions, Unsubscribe, Will,
 };
-use crate::reader::{Reader, text};
+use crate::reader::{Reader, contains_any, text};
 
 /// Longest fixed header: one byte of type and flags, four of remaining length (MQTT §2.2).
 pub const MAX_FIXED_HEADER: usize = 5;
@@ -289,11 +289,8 @@ fn packet_id(reader: &mut Reader<'_>, kind: PacketKind) -> Result<PacketId, Deco
 
 fn topic_name<'a>(reader: &mut Reader<'a>, kind: PacketKind) -> Result<&'a str, DecodeError> {
     let bytes = reader.binary().ok_or(DecodeError::Truncated(kind))?;
-    // One pass for all that is not allowed, without a branch, so that it compiles to vector instructions: every message
-    // goes through here.
-    let suspicious =
-        bytes.iter().fold(bytes.is_empty(), |found, byte| found | (*byte == 0) | (*byte == b'#') | (*byte == b'+'));
-    if suspicious {
+    // Every message goes through here: one quick look, and the rules one by one only if it finds something.
+    if bytes.is_empty() || contains_any(bytes, [0, b'#', b'+']) {
         check_topic_name(text(bytes)?)?;
     }
     std::str::from_utf8(bytes).map_err(|_| DecodeError::InvalidUtf8)
