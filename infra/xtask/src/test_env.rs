@@ -93,7 +93,9 @@ pub(crate) fn hosts(workspace: &Workspace) -> Result<()> {
         note("this nave has no `hosts` command: the hosts file is left as it is");
         return Ok(());
     }
-    step("host names (nave hosts --write)", || run(program(workspace.binary(), workspace).args(["hosts", "--write"])))
+    step("host names of tests/e2e/nave.toml (nave hosts --write)", || {
+        run(program(workspace.binary(), workspace).args(["hosts", "--write", "--config", "tests/e2e/nave.toml"]))
+    })
 }
 
 /// The first two numbers of a version.
