@@ -238,3 +238,14 @@ fn server_packet_ids_stay_in_the_lower_half() {
     assert_eq!((ids[0], ids[32_766], ids[32_767]), (1, 0x7fff, 1));
     assert!(ids.iter().all(|id| (1..=0x7fff).contains(id)));
 }
+
+#[test]
+fn every_ping_is_answered_once() {
+    let mut session = open(60);
+    session.receive(&[0xc0, 0].repeat(3), 0, no_event).unwrap();
+    assert!(session.has_pongs());
+    let mut out = Vec::new();
+    session.write_pongs(&mut out);
+    session.write_pongs(&mut out);
+    assert_eq!((out, session.has_pongs()), ([0xd0, 0].repeat(3), false));
+}
