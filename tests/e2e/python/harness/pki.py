@@ -1,0 +1,107 @@
+"""Certificates, made when they are needed."""
+
+import datetime
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+DAY = datetime.timedelta(days=1)
+
+
+@dataclass
+class Certificate:
+    """A certificate with its key and, below the root, with its issuer."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+    issuer: "Certificate | None" = None
+
+    @property
+    def pem(self) -> str:
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
+    def der(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
+    @property
+    def key_pem(self) -> str:
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode()
+
+    @property
+    def common_name(self) -> str:
+        return self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+
+    def thumbprint(self, algorithm: str = "sha1") -> str:
+        return self.certificate.fingerprint({"sha1": hashes.SHA1(), "sha256": hashes.SHA256()}[algorithm]).hex().upper()
+
+    def chain_pem(self) -> str:
+        """This and its issuers without the root: what a device presents."""
+        text, link = self.pem, self.issuer
+        while link is not None and link.issuer is not None:
+            text += link.pem
+            link = link.issuer
+        return text
+
+    def files(self, chain: bool = True, key: "Certificate | None" = None) -> tuple[str, str]:
+        """Paths of a certificate file and a key file; `key` gives the key of another certificate."""
+        folder = Path(tempfile.mkdtemp(prefix="nave-e2e-pki-"))
+        certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
+        certificate_file.write_text(self.chain_pem() if chain else self.pem)
+        key_file.write_text((key or self).key_pem)
+        return str(certificate_file), str(key_file)
+
+
+def _make(common_name: str, issuer: Certificate | None, ca: bool, days: tuple[int, int], key) -> Certificate:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(issuer.certificate.subject if issuer else name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + days[0] * DAY)
+        .not_valid_after(now + days[1] * DAY)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    if ca:
+        usage = dict.fromkeys(
+            ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+             "encipher_only", "decipher_only"), False)
+        builder = builder.add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
+    else:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+    if issuer:
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+        builder = builder.add_extension(authority, critical=False)
+    return Certificate(builder.sign((issuer or Certificate(None, key)).key, hashes.SHA256()), key, issuer)
+
+
+def _ec_key():
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def self_signed(common_name: str, days: tuple[int, int] = (-1, 30), rsa_key: bool = False) -> Certificate:
+    key = rsa.generate_private_key(65537, 2048) if rsa_key else _ec_key()
+    return _make(common_name, None, False, days, key)
+
+
+def root(common_name: str = "Nave test root") -> Certificate:
+    return _make(common_name, None, True, (-1, 30), _ec_key())
+
+
+def intermediate(issuer: Certificate, common_name: str = "Nave test intermediate") -> Certificate:
+    return _make(common_name, issuer, True, (-1, 30), _ec_key())
+
+
+def leaf(issuer: Certificate, common_name: str, days: tuple[int, int] = (-1, 30)) -> Certificate:
+    return _make(common_name, issuer, False, days, _ec_key())

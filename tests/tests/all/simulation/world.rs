@@ -1,0 +1,256 @@
+//! The simulated world: two host processes that share a store, logs and a bus, in one thread and virtual time.
+
+use std::future::poll_fn;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use nave_auth::{ENROLLMENT_KEY_LENGTH, KeyPair, default_dps_policies, default_hub_policies};
+use nave_engine::{Engine, Functions, Source};
+use nave_env::sim::{SimEnv, Simulation};
+use nave_env::{BoxFuture, Env, Moment, SharedEnv};
+use nave_hub::provisioning::{AttestationInput, EnrollmentInput, LinkedHub, ProvisioningParts};
+use nave_hub::{HostId, Hub, HubParts, Platform, Provisioning, Receive, RoutingConfig, SimBus};
+use nave_log::sim::SimLog;
+use nave_model::{EnrollmentKind, HostName, HubId, IdScope, IfMatch, Tenant, Timestamp};
+use nave_routing::{EndpointName, Route, RouteName};
+use nave_session::MqttFactory;
+use nave_session::protocol::{Disconnect, PeerFacts, Protocol, ProtocolFactory, TlsVersion};
+use nave_store::sim::SimStore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+pub(crate) const HUBS: [&str; 2] = ["hub1.sim.test", "hub2.sim.test"];
+pub(crate) const ID_SCOPE: &str = "0ne00000001";
+pub(crate) const GROUP: &str = "sim-group";
+
+/// Longest time that bytes are under way between a device and its host.
+const MAX_LINK_DELAY_MS: u64 = 30;
+
+/// Compiled once: the simulation itself costs milliseconds.
+static FUNCTIONS: LazyLock<Arc<Functions>> = LazyLock::new(|| {
+    let engine = Engine::new(None).expect("the engine starts");
+    // Nobody ticks: in virtual time calls have no deadline.
+    Arc::new(Functions::load(&engine, &Source::Embedded).expect("the components load"))
+});
+
+/// Everything that outlives a host.
+pub(crate) struct World {
+    pub(crate) simulation: Simulation,
+    /// Time for tests and devices; never crashes.
+    pub(crate) env: Arc<SimEnv>,
+    pub(crate) store: Arc<SimStore>,
+    pub(crate) logs: [Arc<SimLog>; 2],
+    bus: SimBus,
+    keys: Vec<KeyPair>,
+}
+
+/// One host process.
+pub(crate) struct Host {
+    pub(crate) id: HostId,
+    pub(crate) env: Arc<SimEnv>,
+    pub(crate) platform: Arc<Platform>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let simulation = Simulation::new(seed, Timestamp::from_unix_seconds(1_790_000_000));
+        let env = simulation.host();
+        // What is stored lives in a place of its own: a crash of a host does not touch it.
+        let disk: SharedEnv = simulation.host();
+        let shared = || Arc::clone(&disk);
+        let store = Arc::new(SimStore::new(shared(), Duration::from_millis(2)));
+        let logs = [0, 1].map(|_| Arc::new(SimLog::new(shared(), 4, Duration::from_millis(3))));
+        let keys = (0..4).map(|_| KeyPair::generate(ENROLLMENT_KEY_LENGTH, |buffer| env.fill_random(buffer))).collect();
+        Self { simulation, env, store, logs, bus: SimBus::default(), keys }
+    }
+
+    /// Starts a host process. A host of the same name must have crashed before.
+    pub(crate) async fn start(&self, name: &str) -> Host {
+        let env = self.simulation.host();
+        let shared: SharedEnv = Arc::clone(&env) as SharedEnv;
+        let id = HostId::new(name);
+        let hubs: Vec<Arc<Hub>> = HUBS
+            .iter()
+            .zip(&self.logs)
+            .zip(&self.keys)
+            .map(|((host_name, log), keys)| {
+                let mut policies = default_hub_policies(|buffer| buffer.fill(7)).unwrap();
+                policies.iter_mut().for_each(|policy| policy.keys = keys.clone());
+                let hub = Hub::new(HubParts {
+                    env: Arc::clone(&shared),
+                    store: Arc::clone(&self.store) as _,
+                    log: Arc::clone(log) as _,
+                    functions: Arc::clone(&FUNCTIONS),
+                    bus: Arc::new(self.bus.clone()),
+                    host: id.clone(),
+                    tenant: Tenant::default_tenant(),
+                    id: HubId::parse(host_name.split('.').next().unwrap()).unwrap(),
+                    host_name: HostName::parse(host_name).unwrap(),
+                    aliases: Vec::new(),
+                    policies,
+                });
+                hub.set_routing(twin_events_too()).unwrap();
+                Arc::new(hub)
+            })
+            .collect();
+        let linked = hubs.iter().map(|hub| LinkedHub {
+            hub: Arc::clone(hub),
+            allocation_weight: None,
+            apply_allocation_policy: true,
+            latency_ms: None,
+        });
+        let provisioning = Arc::new(Provisioning::new(ProvisioningParts {
+            env: Arc::clone(&shared),
+            store: Arc::clone(&self.store) as _,
+            functions: Arc::clone(&FUNCTIONS),
+            tenant: Tenant::default_tenant(),
+            id_scope: IdScope::parse(ID_SCOPE).unwrap(),
+            host_names: vec![HostName::parse("dps.sim.test").unwrap()],
+            policies: default_dps_policies(|buffer| buffer.fill(9)).unwrap(),
+            default_policy: "hashed".to_owned(),
+            hubs: linked.collect(),
+        }));
+        let platform = Arc::new(Platform::new(Arc::clone(&shared), hubs, provisioning));
+        platform.recover().await.unwrap();
+        self.bus.join(id.clone(), shared, Arc::clone(&platform) as Arc<dyn Receive>);
+        Host { id, env, platform }
+    }
+
+    /// Ends a host as a power cut would: its tasks stop where they stand, its connections are gone.
+    pub(crate) fn crash(&self, host: &Host) {
+        self.bus.leave(&host.id);
+        host.env.crash();
+    }
+
+    /// The key of the enrollment group, and the group itself.
+    pub(crate) async fn enroll(&self, host: &Host) -> KeyPair {
+        let keys = self.keys.last().unwrap().clone();
+        let input = EnrollmentInput {
+            kind: EnrollmentKind::Group,
+            id: GROUP.to_owned(),
+            device_id: None,
+            attestation: AttestationInput::SymmetricKey {
+                primary: Some(keys.primary.expose_base64()),
+                secondary: Some(keys.secondary.expose_base64()),
+            },
+            enabled: true,
+            iot_edge: false,
+            hub_host_name: None,
+            initial_twin: None,
+            optional_device_information: None,
+            reprovision: None,
+            allocation_policy: None,
+            hubs: Vec::new(),
+            webhook: None,
+        };
+        host.platform.provisioning().put_enrollment(input, &IfMatch::None).await.unwrap();
+        keys
+    }
+
+    /// A connection from a device to `host`. Bytes take a seeded while in both directions and stay in order.
+    pub(crate) fn connect(&self, host: &Host) -> (UnboundedSender<Vec<u8>>, UnboundedReceiver<Vec<u8>>) {
+        let peer = PeerFacts {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000)),
+            server_name: None,
+            certificates: Vec::new(),
+            tls: TlsVersion::Tls13,
+        };
+        let protocol = MqttFactory::new(Arc::clone(&host.platform)).accept(peer);
+        let (device_out, from_device) = unbounded_channel();
+        let (to_device, device_in) = unbounded_channel();
+        let (slow_out, host_in) = unbounded_channel();
+        let (host_out, slow_in) = unbounded_channel();
+        self.link(from_device, slow_out);
+        self.link(slow_in, to_device);
+        host.env.spawn(Box::pin(drive(protocol, host_in, host_out, Arc::clone(&host.env) as SharedEnv)));
+        (device_out, device_in)
+    }
+
+    fn link(&self, mut from: UnboundedReceiver<Vec<u8>>, to: UnboundedSender<Vec<u8>>) {
+        let (env, simulation) = (Arc::clone(&self.env), self.simulation.clone());
+        self.env.spawn(Box::pin(async move {
+            while let Some(bytes) = from.recv().await {
+                env.sleep(Duration::from_millis(simulation.below(MAX_LINK_DELAY_MS))).await;
+                if to.send(bytes).is_err() {
+                    break;
+                }
+            }
+        }));
+    }
+}
+
+fn twin_events_too() -> RoutingConfig {
+    let route = Route {
+        name: RouteName::parse("twin-changes").unwrap(),
+        source: nave_routing::Source::TwinChangeEvents,
+        condition: "true".to_owned(),
+        endpoint: EndpointName::events(),
+        enabled: true,
+    };
+    RoutingConfig { routes: vec![route], fallback: true, enrichments: Vec::new() }
+}
+
+/// What a driver of sockets does, without sockets.
+async fn drive(
+    mut protocol: Box<dyn Protocol>,
+    mut input: UnboundedReceiver<Vec<u8>>,
+    output: UnboundedSender<Vec<u8>>,
+    env: SharedEnv,
+) {
+    let mut timer: Option<(Moment, BoxFuture<()>)> = None;
+    let mut gone = false;
+    poll_fn(|context| {
+        loop {
+            let mut received = false;
+            while !gone && protocol.wants_input() {
+                match input.poll_recv(context) {
+                    Poll::Ready(Some(bytes)) => {
+                        protocol.receive(&bytes);
+                        received = true;
+                    }
+                    Poll::Ready(None) => {
+                        protocol.disconnected(Disconnect::PeerClosed);
+                        gone = true;
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            protocol.poll(context);
+            let mut bytes = Vec::new();
+            while protocol.transmit(&mut bytes) {}
+            if !bytes.is_empty() && !gone {
+                let _ = output.send(bytes);
+            }
+            if let (Some(reason), false) = (protocol.closing(), gone) {
+                protocol.disconnected(Disconnect::Closed(reason));
+                gone = true;
+            }
+            if gone && protocol.drained() {
+                return Poll::Ready(());
+            }
+            if !received && !timer_fired(&*protocol, &mut timer, &env, context) {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
+}
+
+fn timer_fired(
+    protocol: &dyn Protocol,
+    timer: &mut Option<(Moment, BoxFuture<()>)>,
+    env: &SharedEnv,
+    context: &mut Context<'_>,
+) -> bool {
+    let Some(deadline) = protocol.deadline() else { return false };
+    if timer.as_ref().is_none_or(|(at, _)| *at != deadline) {
+        *timer = Some((deadline, env.sleep(deadline.since(env.monotonic()))));
+    }
+    let Some((_, sleep)) = timer else { return false };
+    let fired = sleep.as_mut().poll(context).is_ready();
+    if fired {
+        *timer = None;
+    }
+    fired
+}
