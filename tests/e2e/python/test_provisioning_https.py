@@ -140,9 +140,7 @@ def test_certificate_and_its_wrong_key(nave, dps, hubs, unique):
     dps.put_enrollment(name, {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": certificate.pem}}}})
     assert dps.register(name, cert=certificate.files())["registrationState"]["assignedHub"] in hubs
     with pytest.raises(requests.exceptions.RequestException):
-        # OpenSSL itself refuses such a pair; the raw tests sign with the wrong key.
-        dps.device_request("PUT", name, "/register", None, cert=certificate.files(key=pki.self_signed(name)),
-                           json={"registrationId": name})
+        dps.device_request("PUT", name, "/register", None, cert=certificate.stolen_files(), json={"registrationId": name})
 
 
 def test_get_with_a_body(dps, enrolled):

@@ -1,5 +1,6 @@
 """Certificates, made when they are needed."""
 
+import base64
 import datetime
 import tempfile
 from dataclasses import dataclass
@@ -50,13 +51,34 @@ class Certificate:
             link = link.issuer
         return text
 
-    def files(self, chain: bool = True, key: "Certificate | None" = None) -> tuple[str, str]:
-        """Paths of a certificate file and a key file; `key` gives the key of another certificate."""
-        folder = Path(tempfile.mkdtemp(prefix="nave-e2e-pki-"))
-        certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
-        certificate_file.write_text(self.chain_pem() if chain else self.pem)
-        key_file.write_text((key or self).key_pem)
-        return str(certificate_file), str(key_file)
+    def files(self, chain: bool = True) -> tuple[str, str]:
+        """Paths of a certificate file and a key file, as the SDKs want them."""
+        return _write(self.chain_pem() if chain else self.pem, self.key_pem)
+
+    def stolen_files(self) -> tuple[str, str]:
+        """This certificate with a private key that is not its own.
+
+        TLS libraries refuse a pair whose public halves differ. So the key file names this certificate's public point beside
+        a foreign scalar, which a library believes: the signatures are what is wrong.
+        """
+        scalar = _ec_key().private_numbers().private_value.to_bytes(32, "big")
+        point = self.key.public_key().public_bytes(
+            serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+        # ECPrivateKey (RFC 5915) on P-256, whose object identifier is 1.2.840.10045.3.1.7.
+        oid = bytes.fromhex("06082a8648ce3d030107")
+        body = (b"\x02\x01\x01" + b"\x04\x20" + scalar + b"\xa0" + bytes([len(oid)]) + oid
+                + b"\xa1" + bytes([len(point) + 3]) + b"\x03" + bytes([len(point) + 1]) + b"\x00" + point)
+        der = b"\x30" + bytes([len(body)]) + body
+        text = base64.encodebytes(der).decode()
+        return _write(self.chain_pem(), f"-----BEGIN EC PRIVATE KEY-----\n{text}-----END EC PRIVATE KEY-----\n")
+
+
+def _write(certificate: str, key: str) -> tuple[str, str]:
+    folder = Path(tempfile.mkdtemp(prefix="nave-e2e-pki-"))
+    certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
+    certificate_file.write_text(certificate)
+    key_file.write_text(key)
+    return str(certificate_file), str(key_file)
 
 
 def _make(common_name: str, issuer: Certificate | None, ca: bool, days: tuple[int, int], key) -> Certificate:

@@ -1,0 +1,1 @@
+"""What no SDK at hand sends: packets on a bare TLS socket."""
