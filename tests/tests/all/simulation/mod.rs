@@ -2,6 +2,7 @@
 //! compared with a model of what was promised.
 
 mod device;
+mod ownership;
 mod world;
 
 use std::cell::RefCell;

@@ -123,6 +123,11 @@ impl World {
         host.env.crash();
     }
 
+    /// Takes a host off the bus; it goes on otherwise.
+    pub(crate) fn cut_off(&self, host: &Host) {
+        self.bus.leave(&host.id);
+    }
+
     /// The key of the enrollment group, and the group itself.
     pub(crate) async fn enroll(&self, host: &Host) -> KeyPair {
         let keys = self.keys.last().unwrap().clone();
