@@ -1,0 +1,112 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Overrides;
+
+/// A self-hosted IoT device hub and device-provisioning service for the Azure IoT SDKs.
+#[derive(Parser)]
+#[command(name = "nave", version, after_long_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Start here:
+  nave serve                                  a hub, its provisioning service and a development CA
+  nave device create thermostat-1             in another terminal: a device ...
+  nave device connection-string thermostat-1  ... and the connection string for its program
+  nave events --follow                        its messages
+
+The commands read the file `connection.json` that a running hub keeps in its data directory, so on the same machine no
+connection string has to be typed.
+
+Exit codes: 0 done; 1 failed; 2 the command line or the configuration is wrong; 3 it does not exist; 4 the hub does not
+run or does not answer.";
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run a hub until Ctrl-C or SIGTERM.
+    Serve(ServeArgs),
+}
+
+/// `nave serve`. Flags win over environment variables, those win over the configuration file.
+#[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  nave serve
+  nave serve --data-dir /var/lib/nave --config /etc/nave.toml
+  nave serve --listen-https 127.0.0.1:8443 --listen-mqtts 127.0.0.1:8883   this machine only, no root needed
+  NAVE_LOG_FORMAT=json nave serve
+
+A configuration with two hubs:
+  [[hub]]
+  name = \"factory\"
+  host_name = \"factory.example.org\"
+
+  [[hub]]
+  name = \"field\"
+  host_name = \"field.example.org\"
+
+  [provisioning]
+  host_name = \"dps.example.org\"")]
+pub(crate) struct ServeArgs {
+    /// Directory for everything that is kept [default: the user's folder for application data].
+    #[arg(long, env = "NAVE_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Configuration file (TOML).
+    #[arg(long, env = "NAVE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Threads that serve connections [default: one per core].
+    #[arg(long, env = "NAVE_WORKERS", value_name = "N")]
+    workers: Option<usize>,
+    /// Directory with function components (twin.wasm, ...) that replace the built-in ones.
+    #[arg(long, env = "NAVE_FUNCTIONS_DIR", value_name = "DIR")]
+    functions_dir: Option<PathBuf>,
+    /// error, warn, info, debug or trace [default: info].
+    #[arg(long, env = "NAVE_LOG_LEVEL", value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// text or json [default: text].
+    #[arg(long, env = "NAVE_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Where to listen for MQTT over TLS, or `off` [default: every interface, port 8883].
+    #[arg(long, env = "NAVE_LISTEN_MQTTS", value_name = "ADDRESS")]
+    listen_mqtts: Option<String>,
+    /// Where to listen for HTTPS, or `off` [default: every interface, port 443].
+    #[arg(long, env = "NAVE_LISTEN_HTTPS", value_name = "ADDRESS")]
+    listen_https: Option<String>,
+    /// Where to listen for the admin API (loopback only), or `off` [default: a free port].
+    #[arg(long, env = "NAVE_LISTEN_ADMIN", value_name = "ADDRESS")]
+    listen_admin: Option<String>,
+    /// Server certificate chain, PEM [default: made by the development CA].
+    #[arg(long, env = "NAVE_TLS_CERTIFICATE", value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
+    /// Private key of the server certificate, PEM.
+    #[arg(long, env = "NAVE_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Id scope of the provisioning service [default: generated once and kept].
+    #[arg(long, env = "NAVE_ID_SCOPE", value_name = "SCOPE")]
+    id_scope: Option<String>,
+}
+
+impl ServeArgs {
+    /// What the command line and the environment say.
+    pub(crate) fn overrides(self) -> Overrides {
+        Overrides {
+            data_dir: self.data_dir,
+            workers: self.workers,
+            functions_dir: self.functions_dir,
+            log_level: self.log_level,
+            log_format: self.log_format,
+            mqtts: self.listen_mqtts,
+            https: self.listen_https,
+            admin: self.listen_admin,
+            tls_certificate: self.tls_certificate,
+            tls_key: self.tls_key,
+            id_scope: self.id_scope,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Finds keys that the configuration file does not have, and says which one was probably meant.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::ConfigError;
+
+/// A table of the file: what it may contain.
+pub(super) struct Section {
+    /// How the table is written in the file.
+    title: &'static str,
+    keys: &'static [&'static str],
+    tables: &'static [(&'static str, &'static Section)],
+}
+
+/// The whole file. A test keeps it in step with the types that are read.
+pub(super) const FILE: Section = Section {
+    title: "the top level",
+    keys: &["data_dir", "functions_dir", "workers"],
+    tables: &[("log", &LOG), ("listen", &LISTEN), ("tls", &TLS), ("hub", &HUB), ("provisioning", &PROVISIONING)],
+};
+const LOG: Section = Section { title: "[log]", keys: &["format", "level"], tables: &[] };
+const LISTEN: Section = Section { title: "[listen]", keys: &["admin", "https", "mqtts"], tables: &[] };
+const TLS: Section = Section { title: "[tls]", keys: &["ca", "certificate", "key"], tables: &[] };
+const HUB: Section = Section {
+    title: "[[hub]]",
+    keys: &[
+        "aliases",
+        "allocation_weight",
+        "apply_allocation_policy",
+        "fallback_route",
+        "host_name",
+        "latency_ms",
+        "name",
+        "partitions",
+        "retention_hours",
+        "retention_mib",
+    ],
+    tables: &[("route", &ROUTE), ("enrichment", &ENRICHMENT)],
+};
+const ROUTE: Section = Section {
+    title: "[[hub.route]]",
+    keys: &["condition", "enabled", "endpoint", "name", "source"],
+    tables: &[],
+};
+const ENRICHMENT: Section =
+    Section { title: "[[hub.enrichment]]", keys: &["endpoints", "key", "value"], tables: &[] };
+const PROVISIONING: Section = Section {
+    title: "[provisioning]",
+    keys: &["aliases", "allocation_policy", "host_name", "id_scope", "linked_hubs"],
+    tables: &[],
+};
+
+/// Refuses the first unknown key of `text`, in the order of the file.
+pub(super) fn refuse(text: &str, table: &DeTable<'_>) -> Result<(), ConfigError> {
+    let mut found = Vec::new();
+    collect(table, &FILE, &mut found);
+    found.sort_by_key(|(place, _, _)| *place);
+    let Some((place, key, section)) = found.into_iter().next() else { return Ok(()) };
+    let names = section.keys.iter().copied().chain(section.tables.iter().map(|(name, _)| *name));
+    Err(ConfigError::UnknownKey {
+        line: line_of(text, place),
+        section: section.title,
+        suggestion: closest(&key, names).map(str::to_owned),
+        key,
+    })
+}
+
+fn collect(table: &DeTable<'_>, section: &'static Section, found: &mut Vec<(usize, String, &'static Section)>) {
+    for (key, value) in table {
+        let name: &str = key.get_ref();
+        if let Some((_, inner)) = section.tables.iter().find(|(known, _)| *known == name) {
+            tables_of(value).for_each(|table| collect(table, inner, found));
+        } else if !section.keys.contains(&name) {
+            found.push((key.span().start, name.to_owned(), section));
+        }
+    }
+}
+
+/// The table, or the tables of the array; a value that is neither is refused by its type later.
+fn tables_of<'a, 'i>(value: &'a Spanned<DeValue<'i>>) -> impl Iterator<Item = &'a DeTable<'i>> {
+    let one = value.get_ref().as_table();
+    let many = value.get_ref().as_array().into_iter().flat_map(|array| array.iter());
+    one.into_iter().chain(many.filter_map(|item| item.get_ref().as_table()))
+}
+
+/// The candidate that `word` is probably a misspelling of.
+pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Below this similarity a suggestion confuses more than it helps.
+    const SIMILAR: f64 = 0.7;
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(word, candidate), candidate))
+        .filter(|(similarity, _)| *similarity >= SIMILAR)
+        .max_by(|(left, _), (right, _)| left.total_cmp(right))
+        .map(|(_, candidate)| candidate)
+}
+
+/// The line, from 1, in which the byte `place` stands.
+pub(super) fn line_of(text: &str, place: usize) -> usize {
+    text.bytes().take(place).filter(|byte| *byte == b'\n').count() + 1
+}

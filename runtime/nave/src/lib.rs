@@ -1,0 +1,50 @@
+//! The Nave program: `nave serve` runs a hub, the other commands manage one.
+//!
+//! * [`config`] turns file, environment and flags into one checked [`config::Config`].
+//! * [`serve`] puts the parts of a hub together and takes them apart again.
+//! * [`ready`] is the file by which programs on this machine find a running hub.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the binary is the outside world: it owns threads, reads clocks, and hands both to everything else"
+)]
+
+mod cli;
+mod config;
+mod failure;
+mod files;
+mod logging;
+mod ready;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use config::Config;
+use failure::Failure;
+
+/// Runs the program with the arguments of the process.
+pub fn run() -> ExitCode {
+    match execute(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("nave: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Serve(args) => {
+            let path = args.config.clone();
+            let config = Config::load(path.as_deref(), args.overrides()).map_err(|error| match &path {
+                Some(path) => Failure::usage(format_args!("{}: {error}", path.display())),
+                None => Failure::usage(error),
+            })?;
+            logging::start(config.log_level, config.log_format);
+            serve::serve(&config)
+        }
+    }
+}

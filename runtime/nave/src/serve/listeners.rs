@@ -1,0 +1,125 @@
+//! Opens the listeners, and describes for the ready file what is open.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use nave_auth::ConnectionString;
+use nave_hub::Platform;
+use nave_model::HostName;
+use nave_net::tls::{Certificates, ServerTls};
+use nave_net::{ListenError, RealEnv, Server};
+use nave_session::MqttFactory;
+
+use super::Settings;
+use super::certificates::ServerIdentity;
+use super::unavailable::Unavailable;
+use crate::config::{Config, Listen};
+use crate::failure::Failure;
+use crate::ready::{Ready, ReadyAdmin, ReadyHub, ReadyProvisioning};
+
+/// The name that works on this machine without any set-up.
+const LOCALHOST: &str = "localhost";
+
+/// What is open.
+pub(super) struct Open {
+    mqtts: Option<u16>,
+    https: Option<u16>,
+    admin: Option<ReadyAdmin>,
+}
+
+/// Opens what the configuration asks for.
+pub(super) fn open(
+    server: &Server,
+    config: &Config,
+    identity: &ServerIdentity,
+    platform: &Arc<Platform>,
+    _env: &Arc<RealEnv>,
+) -> Result<Open, Failure> {
+    let certificates = Certificates::new(identity.identity.clone(), []);
+    let tls = ServerTls::new(certificates).map_err(Failure::runtime)?;
+    let factory = Arc::new(MqttFactory::new(Arc::clone(platform)));
+    let service = Arc::new(Unavailable);
+    let mqtts = bind("mqtts", &config.mqtts, |address| server.listen_mqtts(address, &tls, factory.clone()))?;
+    let https = bind("https", &config.https, |address| server.listen_https(address, &tls, service.clone()))?;
+    Ok(Open { mqtts, https, admin: None })
+}
+
+/// Listens on every address, all on the port that the first one got. The first has to succeed. A machine without IPv6 has
+/// no use for the second one.
+fn bind(
+    what: &str,
+    listen: &Listen,
+    mut open: impl FnMut(SocketAddr) -> Result<SocketAddr, ListenError>,
+) -> Result<Option<u16>, Failure> {
+    let Listen::On(addresses) = listen else { return Ok(None) };
+    let mut port = None;
+    for address in addresses {
+        let wanted = port.map_or(*address, |port| SocketAddr::new(address.ip(), port));
+        match open(wanted) {
+            Ok(bound) => {
+                tracing::info!(address = %bound, "listening for {what}");
+                port = Some(bound.port());
+            }
+            Err(error @ (ListenError::AddressNotAvailable { .. } | ListenError::Io { .. })) if port.is_some() => {
+                tracing::debug!(%error, "not listening for {what} on {wanted}");
+            }
+            Err(error) => {
+                return Err(Failure::runtime(format_args!("{what}: {error} (`listen.{what}`, --listen-{what})")));
+            }
+        }
+    }
+    Ok(port)
+}
+
+/// The content of the ready file.
+pub(super) fn describe(
+    config: &Config,
+    settings: &Settings,
+    platform: &Platform,
+    identity: &ServerIdentity,
+    open: &Open,
+) -> Result<Ready, Failure> {
+    let mut hubs = Vec::with_capacity(config.hubs.len());
+    for hub in &config.hubs {
+        let policies = settings.hub_policies(hub.id.as_str()).map_err(Failure::runtime)?;
+        let owner = policies.into_iter().next().ok_or_else(|| Failure::runtime("a hub without access policies"))?;
+        let (dial, aliases) = names(&hub.host_name, &hub.aliases);
+        hubs.push(ReadyHub {
+            name: hub.name.as_str().to_owned(),
+            host_name: dial.as_str().to_owned(),
+            aliases: texts(&aliases),
+            mqtts_port: open.mqtts,
+            https_port: open.https,
+            service_connection_string: ConnectionString::service(dial, owner.name, owner.keys.primary).expose(),
+        });
+    }
+    let policies = settings.provisioning_policies().map_err(Failure::runtime)?;
+    let owner = policies.into_iter().next().ok_or_else(|| Failure::runtime("no provisioning access policy"))?;
+    let (dial, aliases) = names(&config.provisioning.host_name, &config.provisioning.aliases);
+    Ok(Ready {
+        version: Ready::VERSION,
+        pid: std::process::id(),
+        ca_certificate: identity.ca.clone(),
+        hubs,
+        provisioning: ReadyProvisioning {
+            host_name: dial.as_str().to_owned(),
+            aliases: texts(&aliases),
+            id_scope: platform.provisioning().id_scope().as_str().to_owned(),
+            mqtts_port: open.mqtts,
+            https_port: open.https,
+            service_connection_string: ConnectionString::service(dial, owner.name, owner.keys.primary).expose(),
+        },
+        admin: open.admin.clone(),
+    })
+}
+
+/// The name to dial on this machine, and the others: `localhost` if it answers to that.
+fn names(host_name: &HostName, aliases: &[HostName]) -> (HostName, Vec<HostName>) {
+    let all = std::iter::once(host_name).chain(aliases);
+    let dial = all.clone().find(|name| name.as_str() == LOCALHOST).unwrap_or(host_name);
+    (dial.clone(), all.filter(|name| *name != dial).cloned().collect())
+}
+
+fn texts(names: &[HostName]) -> Vec<String> {
+    names.iter().map(|name| name.as_str().to_owned()).collect()
+}

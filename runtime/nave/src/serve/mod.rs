@@ -1,0 +1,164 @@
+//! `nave serve`: from a configuration to a running hub, and back to nothing.
+
+mod banner;
+mod certificates;
+mod directory;
+mod listeners;
+mod platform;
+mod settings;
+mod ticker;
+mod unavailable;
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nave_engine::{Engine, Functions};
+use nave_env::SharedEnv;
+use nave_model::Timestamp;
+use nave_net::{RealEnv, Server, ServerOptions, StopSignal, wait_for_stop};
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::ready;
+use directory::DataDir;
+
+pub(crate) use settings::Settings;
+
+/// How long connections may finish what is in flight after a stop was asked for. Shorter than what service managers wait
+/// before they kill (systemd: 90 s, Docker: 10 s).
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs a hub until it is asked to stop.
+pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
+    let started = Instant::now();
+    let stop = watch_signals()?;
+    let data = DataDir::open(&config.data_dir)?;
+    let env = RealEnv::start().map_err(Failure::runtime)?;
+    let shared: SharedEnv = env.clone();
+    let running = start(config, &data, &env, shared)?;
+    tracing::info!(
+        data_dir = %data.path().display(),
+        milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "ready"
+    );
+    // The sender lives in a thread that ends with the process; without it there is nobody who could ask to stop.
+    let signal = stop.recv().unwrap_or(StopSignal::Terminate);
+    tracing::info!(?signal, "stopping");
+    running.stop(&data);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Everything that lives while the hub runs. Fields are dropped in this order.
+struct Running {
+    server: Server,
+    ticker: ticker::Ticker,
+    parts: platform::Parts,
+}
+
+fn start(config: &Config, data: &DataDir, env: &Arc<RealEnv>, shared: SharedEnv) -> Result<Running, Failure> {
+    let ids: Vec<_> = config.hubs.iter().map(|hub| hub.id.clone()).collect();
+    let settings = Settings::open(data.path(), &ids, &**env).map_err(Failure::runtime)?;
+    // The three slow parts do not depend on each other: code that is mapped, a store that is recovered, keys that are made.
+    let (engine, storage, identity) = std::thread::scope(|scope| {
+        let engine = scope.spawn(|| load_functions(config, data));
+        let storage = scope.spawn(|| platform::Storage::open(config, data, &shared));
+        let identity = server_identity(config, data, &**env);
+        (join(engine), join(storage), identity)
+    });
+    let ((engine, functions), storage, identity) = (engine?, storage?, identity?);
+    let ticker = ticker::Ticker::start(engine).map_err(Failure::runtime)?;
+    let parts = platform::Parts::build(config, &settings, storage, functions, &shared)?;
+    block_on(parts.platform.recover())?.map_err(|error| {
+        Failure::runtime(format_args!("the state in {} cannot be read: {error}", data.path().display()))
+    })?;
+    let options = ServerOptions { workers: config.workers, ..ServerOptions::default() };
+    let server = Server::start(&options, Arc::clone(env)).map_err(Failure::runtime)?;
+    let open = listeners::open(&server, config, &identity, &parts.platform, env)?;
+    let ready = listeners::describe(config, &settings, &parts.platform, &identity, &open)?;
+    ready.write(data.path()).map_err(|error| data.explain(&error))?;
+    banner::print(config, &ready, &identity, data);
+    Ok(Running { server, ticker, parts })
+}
+
+impl Running {
+    /// Stops in the order in which nothing is lost: nobody finds the hub, connections end, what is queued is written.
+    fn stop(self, data: &DataDir) {
+        if let Err(error) = ready::remove(data.path()) {
+            tracing::warn!(%error, "the ready file could not be removed");
+        }
+        self.parts.platform.close_sessions();
+        self.server.shutdown(GRACE);
+        drop(self.ticker);
+        self.parts.close();
+    }
+}
+
+fn load_functions(config: &Config, data: &DataDir) -> Result<(Engine, Arc<Functions>), Failure> {
+    let engine = Engine::new(Some(&data.cache())).map_err(Failure::runtime)?;
+    let functions = Functions::load(&engine, &config.functions).map_err(Failure::runtime)?;
+    Ok((engine, Arc::new(functions)))
+}
+
+fn server_identity(
+    config: &Config,
+    data: &DataDir,
+    env: &RealEnv,
+) -> Result<certificates::ServerIdentity, Failure> {
+    if let Some(tls) = &config.tls {
+        return certificates::configured(tls).map_err(Failure::usage);
+    }
+    let mut names: Vec<String> = config.host_names().into_iter().map(|name| name.as_str().to_owned()).collect();
+    for local in ["localhost", "127.0.0.1", "::1"] {
+        if !names.iter().any(|name| name == local) {
+            names.push(local.to_owned());
+        }
+    }
+    certificates::development(&data.tls(), &names, env).map_err(Failure::runtime)
+}
+
+/// Listens for signals from now on: one that comes during the start is obeyed after it. A second one, while the hub stops,
+/// ends the process at once.
+fn watch_signals() -> Result<mpsc::Receiver<StopSignal>, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let watch = move || {
+        loop {
+            match wait_for_stop() {
+                Ok(signal) if sender.send(signal).is_ok() => {}
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot wait for signals");
+                    return;
+                }
+            }
+            match wait_for_stop() {
+                Ok(_) => {
+                    tracing::warn!("asked to stop a second time: stopping at once");
+                    std::process::exit(1);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot wait for signals");
+                    return;
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("nave-signals".into()).spawn(watch).map_err(Failure::runtime)?;
+    Ok(receiver)
+}
+
+fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T, Failure>>) -> Result<T, Failure> {
+    thread.join().unwrap_or_else(|_| Err(Failure::runtime("a part of the start panicked; its message is above")))
+}
+
+fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Failure::runtime)?;
+    Ok(runtime.block_on(future))
+}
+
+/// The time, for what is not a part of the hub.
+pub(crate) fn now() -> Timestamp {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix_seconds(since_epoch.as_secs())
+}

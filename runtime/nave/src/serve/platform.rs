@@ -1,0 +1,131 @@
+//! Puts the parts of the platform together.
+
+use std::sync::Arc;
+
+use nave_engine::Functions;
+use nave_env::SharedEnv;
+use nave_hub::provisioning::{LinkedHub, ProvisioningParts};
+use nave_hub::{HostId, Hub, HubParts, NoPeers, Platform, Provisioning};
+use nave_log::{FileLog, Log};
+use nave_model::Tenant;
+use nave_store::{FjallStore, Store};
+
+use super::Settings;
+use super::directory::DataDir;
+use crate::config::Config;
+use crate::failure::Failure;
+
+/// The open files of a hub.
+pub(super) struct Storage {
+    store: Arc<FjallStore>,
+    /// One for each hub, in the order of the configuration.
+    logs: Vec<Arc<FileLog>>,
+}
+
+impl Storage {
+    /// Opens the store and the logs.
+    pub(super) fn open(config: &Config, data: &DataDir, env: &SharedEnv) -> Result<Self, Failure> {
+        let store = FjallStore::open(&data.store(), nave_store::Options::default(), Arc::clone(env))
+            .map_err(|error| match &error {
+                nave_store::OpenError::Io { source, .. } => data.explain(source),
+                _ => Failure::runtime(&error),
+            })?;
+        let logs = config.hubs.iter().map(|hub| {
+            let options = nave_log::Options {
+                partitions: hub.partitions,
+                retention_age: hub.retention_age,
+                retention_bytes: hub.retention_bytes,
+                ..nave_log::Options::default()
+            };
+            let dir = data.log(hub.id.as_str());
+            crate::files::private_dir(&dir).map_err(|error| data.explain(&error))?;
+            let log = FileLog::open(&dir, options, Arc::clone(env)).map_err(|error| match &error {
+                nave_log::OpenError::Io(source) => data.explain(source),
+                _ => Failure::runtime(format_args!("hub `{}`: {error}", hub.name)),
+            })?;
+            if log.partitions() != hub.partitions {
+                tracing::warn!(
+                    hub = %hub.name, has = log.partitions(), configured = hub.partitions,
+                    "the number of partitions is fixed when a hub is created; it stays as it is"
+                );
+            }
+            Ok(Arc::new(log))
+        });
+        Ok(Self { store: Arc::new(store), logs: logs.collect::<Result<_, Failure>>()? })
+    }
+}
+
+/// The platform and what has to be closed after it.
+pub(super) struct Parts {
+    pub(super) platform: Arc<Platform>,
+    storage: Storage,
+}
+
+impl Parts {
+    /// Makes the hubs and the provisioning service.
+    pub(super) fn build(
+        config: &Config,
+        settings: &Settings,
+        storage: Storage,
+        functions: Arc<Functions>,
+        env: &SharedEnv,
+    ) -> Result<Self, Failure> {
+        let store: Arc<dyn Store> = storage.store.clone();
+        let hubs = config.hubs.iter().zip(&storage.logs).map(|(hub_config, log)| {
+            let hub = Hub::new(HubParts {
+                env: Arc::clone(env),
+                store: Arc::clone(&store),
+                log: log.clone(),
+                functions: Arc::clone(&functions),
+                bus: Arc::new(NoPeers),
+                host: HostId::new("local"),
+                tenant: Tenant::default_tenant(),
+                id: hub_config.id.clone(),
+                host_name: hub_config.host_name.clone(),
+                aliases: hub_config.aliases.clone(),
+                policies: settings.hub_policies(hub_config.id.as_str()).map_err(Failure::runtime)?,
+            });
+            hub.set_routing(hub_config.routing.clone())
+                .map_err(|error| Failure::usage(format_args!("hub `{}`: {error}", hub_config.name)))?;
+            Ok(Arc::new(hub))
+        });
+        let hubs = hubs.collect::<Result<Vec<_>, Failure>>()?;
+        let id_scope = match &config.provisioning.id_scope {
+            Some(scope) => scope.clone(),
+            None => settings.id_scope().map_err(Failure::runtime)?,
+        };
+        let linked = config.provisioning.linked_hubs.iter().filter_map(|position| {
+            let (hub, hub_config) = (hubs.get(*position)?, config.hubs.get(*position)?);
+            Some(LinkedHub {
+                hub: Arc::clone(hub),
+                allocation_weight: hub_config.allocation_weight,
+                apply_allocation_policy: hub_config.apply_allocation_policy,
+                latency_ms: hub_config.latency_ms,
+            })
+        });
+        let provisioning = Provisioning::new(ProvisioningParts {
+            env: Arc::clone(env),
+            store,
+            functions,
+            tenant: Tenant::default_tenant(),
+            id_scope,
+            host_names: std::iter::once(&config.provisioning.host_name)
+                .chain(&config.provisioning.aliases)
+                .cloned()
+                .collect(),
+            policies: settings.provisioning_policies().map_err(Failure::runtime)?,
+            default_policy: config.provisioning.allocation_policy.as_str().to_owned(),
+            hubs: linked.collect(),
+        });
+        let platform = Arc::new(Platform::new(Arc::clone(env), hubs, Arc::new(provisioning)));
+        Ok(Self { platform, storage })
+    }
+
+    /// Writes what is queued and closes the files.
+    pub(super) fn close(self) {
+        for log in &self.storage.logs {
+            log.close();
+        }
+        self.storage.store.close();
+    }
+}
