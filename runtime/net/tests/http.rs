@@ -164,7 +164,8 @@ async fn a_certificate_without_its_key_is_refused() {
         let client =
             Client::new(fixture.made.der.clone()).version(version).present(vec![device.der.clone()], &thief.key);
         if let Ok(mut stream) = client.connect(fixture.secure).await {
-            stream.read_u8().await.unwrap_err();
+            let end = tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("a refusal in time");
+            end.expect_err("a refusal");
         }
         let server = fixture.server.as_ref().unwrap();
         until("the failure to be counted", || server.statistics().handshake_failures == failures).await;

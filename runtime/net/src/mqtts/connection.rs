@@ -1,22 +1,20 @@
-//! The driver of one device connection: a state machine over a socket, a TLS session and a protocol.
+//! The driver of one device connection: a state machine over a channel and a protocol.
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
-use nave_session::protocol::{CloseReason, Disconnect, PeerFacts, Protocol};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::net::TcpStream;
+use nave_session::protocol::{CloseReason, Disconnect, Protocol};
 use tokio::sync::futures::Notified;
 use tokio::time::Sleep;
 
-use super::{Context, scratch};
-use crate::limits::{CLOSE_FLUSH, DRAIN, LINGER, LINGER_BYTES, OUTPUT_BATCH, READ_BUFFER, READS_PER_TURN};
-use crate::tls::{Session, Step};
+use super::Context;
+use super::channel::{Channel, ReadEnd, Written};
+use crate::limits::{CLOSE_FLUSH, DRAIN, LINGER, LINGER_BYTES, READS_PER_TURN};
+use crate::tls::Step;
 use crate::worker::Unproved;
 
 /// A timer that is due is not set to a time before this much later, so that a deadline in the past cannot spin.
@@ -24,25 +22,17 @@ const TIMER_STEP: Duration = Duration::from_millis(5);
 
 /// One connection.
 ///
-/// Memory while idle: this struct, the TLS session and the protocol. `unsent` and what the session keeps of an incomplete
-/// record are empty vectors then.
+/// Memory while idle: this struct, the TLS session and the protocol; the vectors of the channel are empty then.
 pub(super) struct Connection {
     /// `None` once the transport is gone and only the protocol still has work in flight.
-    stream: Option<TcpStream>,
+    channel: Option<Channel>,
     address: SocketAddr,
-    session: Session,
     context: Arc<Context>,
     /// Held until the protocol says that the peer proved who it is.
     unproved: Option<Unproved>,
     phase: Phase,
-    /// Encrypted output that the socket did not take.
-    unsent: Vec<u8>,
-    /// How much of `unsent` has been written since.
-    sent: usize,
     /// The end of the handshake, of flushing, of lingering or of draining, depending on the phase.
     until: Option<Instant>,
-    /// When the peer must have taken something of `unsent`.
-    stalled_at: Option<Instant>,
     /// What the timer is set to. It is never moved to a later time, only set again when it fires: telemetry moves the
     /// keep-alive deadline all the time.
     armed: Instant,
@@ -75,24 +65,19 @@ enum Flow {
 impl Connection {
     /// A connection whose handshake has to be over at `until`, for which the timer is set already.
     pub(super) fn new(
-        stream: TcpStream,
+        channel: Channel,
         address: SocketAddr,
-        session: Session,
         context: Arc<Context>,
         unproved: Unproved,
         until: Instant,
     ) -> Self {
         Self {
-            stream: Some(stream),
+            channel: Some(channel),
             address,
-            session,
             context,
             unproved: Some(unproved),
             phase: Phase::Handshake,
-            unsent: Vec::new(),
-            sent: 0,
             until: Some(until),
-            stalled_at: None,
             armed: until,
             registered: false,
             stopping: false,
@@ -138,19 +123,17 @@ impl Connection {
     }
 
     fn handshake(&mut self, cx: &mut TaskContext<'_>) -> Flow {
-        if let Err(disconnect) = self.write_unsent(cx) {
-            return self.fail(disconnect);
+        let (Some(channel), limits) = (&mut self.channel, &self.context.shared.limits) else {
+            return self.fail_handshake("closed");
+        };
+        if let Err(end) = channel.write_unsent(cx, limits) {
+            return self.fail_handshake(end);
         }
         let mut early = Vec::new();
-        match self.read(cx, |bytes| early.extend_from_slice(bytes)) {
+        match channel.read(cx, limits, |bytes| early.extend_from_slice(bytes)) {
             Ok(Step::Handshaking) => Flow::Again,
             Ok(Step::Open) => {
-                let mut protocol = self.context.factory.accept(PeerFacts {
-                    address: self.address,
-                    server_name: self.session.server_name(),
-                    certificates: self.session.certificates(),
-                    tls: self.session.version(),
-                });
+                let mut protocol = self.context.factory.accept(channel.peer(self.address));
                 if !early.is_empty() {
                     protocol.receive(&early);
                 }
@@ -158,34 +141,38 @@ impl Connection {
                 self.until = None;
                 Flow::Again
             }
-            Ok(Step::PeerClosed) => self.fail_handshake("closed by the peer"),
+            Ok(Step::PeerClosed) => self.fail_handshake(Disconnect::PeerClosed),
             Err(ReadEnd::Pending) => Flow::Wait,
-            Err(ReadEnd::Closed) => self.fail_handshake("closed by the peer"),
-            Err(ReadEnd::Io(kind)) => self.fail_handshake(kind),
-            Err(ReadEnd::Overflow) => self.fail_handshake("the peer does not read"),
-            Err(ReadEnd::Tls(error)) => {
-                // The alert tells the peer why, if it waits for that.
-                let flow = self.fail_handshake(error);
-                self.phase = Phase::Linger { protocol: None, budget: LINGER_BYTES };
-                self.until = Some(Instant::now() + LINGER);
-                let _unwritten_alert = self.write_unsent(cx);
-                self.close_writing(cx);
+            Err(ReadEnd::Over(disconnect)) => {
+                let alerted = matches!(disconnect, Disconnect::Tls(_));
+                if alerted {
+                    let _unwritten_alert = channel.write_unsent(cx, limits);
+                    channel.close_writing(cx);
+                }
+                let flow = self.fail_handshake(disconnect);
+                if alerted {
+                    // The alert tells the peer why, if it waits for that.
+                    self.phase = Phase::Linger { protocol: None, budget: LINGER_BYTES };
+                    self.until = Some(self.no_later_than_stop(LINGER));
+                }
                 flow
             }
         }
     }
 
     fn exchange(&mut self, cx: &mut TaskContext<'_>) -> Flow {
-        let Phase::Open(protocol) = &mut self.phase else { return Flow::Again };
+        let Self { phase: Phase::Open(protocol), channel: Some(channel), context, .. } = self else {
+            return self.fail(Disconnect::PeerClosed);
+        };
+        let limits = &context.shared.limits;
         protocol.poll(cx);
         if self.unproved.is_some() && protocol.authenticated() {
             self.unproved = None;
         }
-        let written = match self.write(cx) {
+        let written = match channel.write(cx, limits, &mut **protocol) {
             Ok(written) => written,
             Err(disconnect) => return self.fail(disconnect),
         };
-        let Phase::Open(protocol) = &mut self.phase else { return Flow::Again };
         if let Some(reason) = protocol.closing() {
             return match written {
                 Written::All => self.close(cx, Disconnect::Closed(reason), LINGER_BYTES),
@@ -203,36 +190,27 @@ impl Connection {
         if self.stopping || !protocol.wants_input() {
             return Flow::Wait;
         }
-        // Taken out while the session calls it, put back at once.
-        let Phase::Open(mut protocol) = std::mem::replace(&mut self.phase, Phase::Done) else { return Flow::Again };
-        let read = self.read(cx, |bytes| protocol.receive(bytes));
-        self.phase = Phase::Open(protocol);
-        match read {
+        match channel.read(cx, limits, |bytes| protocol.receive(bytes)) {
             Ok(Step::PeerClosed) => {
                 // What came before the end still counts.
-                if let Phase::Open(protocol) = &mut self.phase {
-                    protocol.poll(cx);
-                }
-                match self.write(cx) {
+                protocol.poll(cx);
+                match channel.write(cx, limits, &mut **protocol) {
                     Ok(_) => self.close(cx, Disconnect::PeerClosed, 0),
                     Err(disconnect) => self.fail(disconnect),
                 }
             }
             Ok(_) => Flow::Again,
             Err(ReadEnd::Pending) => Flow::Wait,
-            Err(ReadEnd::Closed) => self.fail(Disconnect::PeerClosed),
-            Err(ReadEnd::Io(kind)) => self.fail(Disconnect::Io(kind)),
-            Err(ReadEnd::Overflow) => self.fail(Disconnect::OutputOverflow),
-            Err(ReadEnd::Tls(error)) => {
-                let _unwritten_alert = self.write_unsent(cx);
-                self.fail(Disconnect::Tls(error.to_string()))
+            Err(ReadEnd::Over(disconnect)) => {
+                let _unwritten_alert = channel.write_unsent(cx, limits);
+                self.fail(disconnect)
             }
         }
     }
 
     fn linger(&mut self, cx: &mut TaskContext<'_>) -> Flow {
-        let over = self.throw_away(cx).is_ready();
-        let Phase::Linger { protocol, .. } = &mut self.phase else { return Flow::Again };
+        let Phase::Linger { protocol, budget } = &mut self.phase else { return Flow::Again };
+        let over = self.channel.as_mut().is_none_or(|channel| channel.throw_away(cx, budget).is_ready());
         if !over {
             if let Some(waiting) = protocol {
                 waiting.poll(cx);
@@ -271,6 +249,7 @@ impl Connection {
     /// The timer fired: ends what has taken too long. A deadline of the protocol is its own business; it is polled.
     fn expire(&mut self, now: Instant) {
         let over = self.until.is_some_and(|until| until <= now);
+        let stalled = self.stalled_at().is_some_and(|stalled| stalled <= now);
         match &mut self.phase {
             Phase::Handshake if over => {
                 self.fail_handshake("timeout");
@@ -282,7 +261,7 @@ impl Connection {
                 };
                 self.fail(disconnect);
             }
-            Phase::Open(_) | Phase::Handshake if self.stalled_at.is_some_and(|stalled| stalled <= now) => {
+            Phase::Open(_) | Phase::Handshake if stalled => {
                 self.fail(Disconnect::Stalled);
             }
             Phase::Linger { budget, .. } if over => *budget = 0,
@@ -296,7 +275,7 @@ impl Connection {
 
     /// Sets the timer if something ends before it fires, or if it has just fired.
     fn arm(&mut self, cx: &mut TaskContext<'_>, mut timer: Pin<&mut Sleep>) {
-        let own = [self.until, self.stalled_at].into_iter().flatten().min();
+        let own = [self.until, self.stalled_at()].into_iter().flatten().min();
         let protocol = match &self.phase {
             Phase::Open(protocol) => protocol.deadline().map(|moment| self.context.env.instant(moment)),
             _ => None,
@@ -316,140 +295,18 @@ impl Connection {
         }
     }
 
-    /// Reads once and lets the session work on it.
-    fn read(&mut self, cx: &mut TaskContext<'_>, plaintext: impl FnMut(&[u8])) -> Result<Step, ReadEnd> {
-        let Self { stream: Some(stream), session, unsent, sent, context, .. } = self else {
-            return Err(ReadEnd::Closed);
-        };
-        scratch::with(|scratch| {
-            let kept = session.kept();
-            let room = scratch.read.get_mut(kept..kept + READ_BUFFER).unwrap_or_default();
-            let mut room = ReadBuf::new(room);
-            let arrived = match Pin::new(&mut *stream).poll_read(cx, &mut room) {
-                Poll::Pending => return Err(ReadEnd::Pending),
-                Poll::Ready(Err(error)) => return Err(ReadEnd::Io(error.kind())),
-                Poll::Ready(Ok(())) => room.filled().len(),
-            };
-            if arrived == 0 {
-                return Err(ReadEnd::Closed);
-            }
-            let step = session.process(&mut scratch.read, arrived, &mut scratch.sealed, plaintext);
-            if !scratch.sealed.is_empty() {
-                let mut rest = &scratch.sealed[..];
-                if unsent.is_empty()
-                    && let Poll::Ready(Ok(written)) = Pin::new(stream).poll_write(cx, rest)
-                {
-                    rest = rest.get(written..).unwrap_or_default();
-                }
-                // A peer that asks for key updates and never reads the answers ends here as well.
-                if unsent.len() - *sent + rest.len() > context.shared.limits.pending_output {
-                    return Err(ReadEnd::Overflow);
-                }
-                unsent.extend_from_slice(rest);
-            }
-            step.map_err(ReadEnd::Tls)
-        })
-    }
-
-    /// Writes what is pending and what the protocol gives, one write per batch.
-    fn write(&mut self, cx: &mut TaskContext<'_>) -> Result<Written, Disconnect> {
-        if !self.write_unsent(cx)? {
-            return Ok(Written::Blocked);
-        }
-        let Self { stream: Some(stream), phase: Phase::Open(protocol), session, unsent, sent, context, .. } = self
-        else {
-            return Ok(Written::All);
-        };
-        let more = scratch::with(|scratch| {
-            let mut more = true;
-            while more && scratch.plain.len() < OUTPUT_BATCH {
-                let before = scratch.plain.len();
-                more = protocol.transmit(&mut scratch.plain);
-                if more && scratch.plain.len() == before {
-                    // A protocol that announces output and gives none would spin here; it has to wake.
-                    more = false;
-                }
-            }
-            if scratch.plain.is_empty() {
-                return Ok(more);
-            }
-            session.seal(&scratch.plain, &mut scratch.sealed).map_err(|error| Disconnect::Tls(error.to_string()))?;
-            let written = match Pin::new(stream).poll_write(cx, &scratch.sealed) {
-                Poll::Ready(Ok(written)) => written,
-                Poll::Ready(Err(error)) => return Err(Disconnect::Io(error.kind())),
-                Poll::Pending => 0,
-            };
-            let rest = scratch.sealed.get(written..).unwrap_or_default();
-            if rest.len() > context.shared.limits.pending_output {
-                return Err(Disconnect::OutputOverflow);
-            }
-            *unsent = rest.to_vec();
-            *sent = 0;
-            Ok(more)
-        })?;
-        if !self.write_unsent(cx)? {
-            return Ok(Written::Blocked);
-        }
-        Ok(if more { Written::Some } else { Written::All })
-    }
-
-    /// True once nothing is unsent. Otherwise a waker is registered.
-    fn write_unsent(&mut self, cx: &mut TaskContext<'_>) -> Result<bool, Disconnect> {
-        let Self { stream: Some(stream), unsent, sent, stalled_at, context, .. } = self else { return Ok(true) };
-        while let Some(rest) = unsent.get(*sent..).filter(|rest| !rest.is_empty()) {
-            match Pin::new(&mut *stream).poll_write(cx, rest) {
-                Poll::Ready(Ok(written)) => {
-                    *sent += written;
-                    *stalled_at = None;
-                }
-                Poll::Ready(Err(error)) => return Err(Disconnect::Io(error.kind())),
-                Poll::Pending => {
-                    stalled_at.get_or_insert_with(|| Instant::now() + context.shared.limits.write_stall);
-                    return Ok(false);
-                }
-            }
-        }
-        *unsent = Vec::new();
-        *sent = 0;
-        *stalled_at = None;
-        Ok(true)
-    }
-
-    /// Reads and forgets. Ready once the peer closed, or sent more than is waited for.
-    fn throw_away(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let Self { stream: Some(stream), phase: Phase::Linger { budget, .. }, .. } = self else {
-            return Poll::Ready(());
-        };
-        scratch::with(|scratch| {
-            while *budget > 0 {
-                let mut room = ReadBuf::new(&mut scratch.read);
-                let arrived = match ready!(Pin::new(&mut *stream).poll_read(cx, &mut room)) {
-                    Ok(()) => room.filled().len(),
-                    Err(_) => 0,
-                };
-                *budget = if arrived == 0 { 0 } else { budget.saturating_sub(arrived) };
-            }
-            Poll::Ready(())
-        })
-    }
-
     /// Ends the connection in order: announces it, closes our direction, and lets the peer take the last words.
     fn close(&mut self, cx: &mut TaskContext<'_>, disconnect: Disconnect, budget: usize) -> Flow {
-        let Self { stream: Some(stream), session, .. } = self else { return self.fail(disconnect) };
-        scratch::with(|scratch| {
-            if session.close(&mut scratch.sealed).is_ok() {
-                // A courtesy: a peer whose window is full does without.
-                let _ = Pin::new(stream).poll_write(cx, &scratch.sealed);
-            }
-        });
-        self.close_writing(cx);
+        if let Some(channel) = &mut self.channel {
+            channel.announce_end(cx);
+            channel.close_writing(cx);
+        }
         let Phase::Open(mut protocol) = std::mem::replace(&mut self.phase, Phase::Done) else { return Flow::Again };
         self.announce(&disconnect);
         protocol.disconnected(disconnect);
         self.unproved = None;
         self.phase = Phase::Linger { protocol: Some(protocol), budget };
         self.until = Some(self.no_later_than_stop(LINGER));
-        self.stalled_at = None;
         Flow::Again
     }
 
@@ -478,24 +335,19 @@ impl Connection {
     }
 
     fn begin_drain(&mut self, protocol: Box<dyn Protocol>) {
-        self.stream = None;
+        self.channel = None;
         self.unproved = None;
-        self.unsent = Vec::new();
-        self.stalled_at = None;
         self.phase = Phase::Drain(protocol);
         self.until = Some(self.no_later_than_stop(DRAIN));
+    }
+
+    fn stalled_at(&self) -> Option<Instant> {
+        self.channel.as_ref().and_then(Channel::stalled_at)
     }
 
     fn no_later_than_stop(&self, delay: Duration) -> Instant {
         let until = Instant::now() + delay;
         if self.stopping { until.min(self.context.shared.stop_by()) } else { until }
-    }
-
-    fn close_writing(&mut self, cx: &mut TaskContext<'_>) {
-        if let Some(stream) = &mut self.stream {
-            // Ready at once for TCP; an error means that the peer is gone, which reading shows next.
-            let _ = Pin::new(stream).poll_shutdown(cx);
-        }
     }
 
     fn announce(&self, disconnect: &Disconnect) {
@@ -513,24 +365,4 @@ impl Drop for Connection {
             protocol.disconnected(Disconnect::Shutdown);
         }
     }
-}
-
-/// How far [`Connection::write`] came.
-enum Written {
-    /// Everything; the protocol has nothing more.
-    All,
-    /// A batch; the protocol has more.
-    Some,
-    /// The peer has to take something first; a waker is registered.
-    Blocked,
-}
-
-/// Why [`Connection::read`] brought nothing.
-enum ReadEnd {
-    /// A waker is registered.
-    Pending,
-    Closed,
-    Io(io::ErrorKind),
-    Overflow,
-    Tls(rustls::Error),
 }

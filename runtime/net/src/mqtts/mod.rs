@@ -1,5 +1,6 @@
 //! Device connections: TLS around a sans-I/O protocol, one task each, without a buffer while nothing happens.
 
+mod channel;
 mod connection;
 mod scratch;
 
@@ -15,6 +16,7 @@ use crate::env::RealEnv;
 use crate::listener::Accepted;
 use crate::tls::{ServerTls, Session};
 use crate::worker::Shared;
+use channel::Channel;
 use connection::Connection;
 
 /// What the connections of one listener share.
@@ -44,7 +46,7 @@ pub(crate) async fn serve(accepted: Accepted, context: Arc<Context>) {
     };
     let shared = Arc::clone(&context.shared);
     let until = Instant::now() + shared.limits.handshake;
-    let mut connection = Connection::new(stream, address, session, context, unproved, until);
+    let mut connection = Connection::new(Channel::new(stream, session), address, context, unproved, until);
     let mut timer = pin!(tokio::time::sleep_until(until.into()));
     let mut stop = pin!(shared.stop_notice());
     stop.as_mut().enable();
