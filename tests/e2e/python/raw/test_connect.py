@@ -123,6 +123,16 @@ def test_wrong_key_gets_code_five(hub, device, control):
         is_refused(client)
 
 
+def test_refusal_is_logged_with_the_device(nave, hub, device):
+    token = sas.token(f"{hub.host}/devices/{device['deviceId']}", new_key())
+    with hub.open() as client:
+        client.send(hub.connect_packet(device, token=token))
+        is_refused(client)
+    lines = [line for line in nave.log_text().splitlines() if device["deviceId"] in line]
+    assert lines, "an operator cannot see who was refused"
+    assert token not in "\n".join(lines)
+
+
 def test_expired_token(hub, device, control):
     key = device["authentication"]["symmetricKey"]["primaryKey"]
     token = sas.token(f"{hub.host}/devices/{device['deviceId']}", key, lifetime=-3600)
