@@ -30,11 +30,14 @@ describe('telemetry', () => {
     const [event] = await here.feed.wait(device.deviceId);
     assert.deepEqual(event.body, body);
     assert.deepEqual(event.properties, properties);
-    for (const name of ['messageId', 'correlationId', 'userId', 'contentType', 'contentEncoding']) {
-      assert.equal(event.systemProperties[name], message[name], name);
-    }
-    assert.equal(event.systemProperties.connectionDeviceId, device.deviceId);
-    assert.equal(event.systemProperties.connectionDeviceGenerationId, device.generationId);
+    const { systemProperties: system } = event;
+    assert.equal(system['message-id'], message.messageId);
+    assert.equal(system['correlation-id'], message.correlationId);
+    assert.equal(system['user-id'], message.userId);
+    assert.equal(system['content-type'], message.contentType);
+    assert.equal(system['content-encoding'], message.contentEncoding);
+    assert.equal(system['iothub-connection-device-id'], device.deviceId);
+    assert.equal(system['iothub-connection-auth-generation-id'], device.generationId);
     await sdk.close();
   });
 

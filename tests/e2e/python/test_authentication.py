@@ -134,7 +134,7 @@ def test_certificate_with_a_known_thumbprint(nave, hub1, feed, connect, unique, 
     client = devices.from_certificate(hub1.endpoint.host, device["deviceId"], certificate, nave.ca)
     connect.adopt(client).client.send_message("by certificate")
     (event,) = feed.wait(device["deviceId"])
-    assert '"x509"' in event.system["connectionAuthMethod"]
+    assert '"x509"' in event.system["iothub-connection-auth-method"]
 
 
 def test_other_certificate_is_refused(nave, hub1, connect, unique):

@@ -34,15 +34,15 @@ def test_bag_of_c(hub, feed, device):
     bag = "my prop=a value: ü&b=1&%24.mid=m 1&%24.ct=application/json&%24.ce=utf-8"
     event = sent(hub, feed, device, events(device, bag))
     assert event.properties == {"my prop": "a value: ü", "b": "1"}
-    assert event.system["messageId"] == "m 1"
-    assert event.system["contentType"] == "application/json"
-    assert event.system["contentEncoding"] == "utf-8"
+    assert event.system["message-id"] == "m 1"
+    assert event.system["content-type"] == "application/json"
+    assert event.system["content-encoding"] == "utf-8"
 
 
 def test_bag_of_csharp(hub, feed, device):
     """A slash after the bag, and a name without a value for null."""
     event = sent(hub, feed, device, events(device, "%24.mid=1&a=%2F%26%3D&nothing&empty=/"))
-    assert event.system["messageId"] == "1"
+    assert event.system["message-id"] == "1"
     assert event.properties["a"] == "/&="
     assert event.properties["empty"] == ""
     assert event.properties.get("nothing", None) in (None, "")
@@ -51,10 +51,10 @@ def test_bag_of_csharp(hub, feed, device):
 def test_bag_of_java(hub, feed, device):
     """The dollar sign as it is, and the device's own idea of who it is."""
     event = sent(hub, feed, device, events(device, "$.mid=1&$.cid=2&$.cdid=somebody-else&$.ct=UTF-8&p=1"))
-    assert event.system["messageId"] == "1"
-    assert event.system["correlationId"] == "2"
-    assert event.system["contentType"] == "UTF-8"
-    assert event.system["connectionDeviceId"] == device["deviceId"]
+    assert event.system["message-id"] == "1"
+    assert event.system["correlation-id"] == "2"
+    assert event.system["content-type"] == "UTF-8"
+    assert event.system["iothub-connection-device-id"] == device["deviceId"]
     assert event.device_id == device["deviceId"]
     assert event.properties == {"p": "1"}
 
@@ -74,8 +74,8 @@ def test_lone_percent_sign(hub, feed, device):
 def test_client_cannot_forge_what_the_hub_stamps(hub, feed, device):
     event = sent(hub, feed, device, events(
         device, "iothub-connection-device-id=other&iothub-connection-auth-method=none&%24.cmid=m&a=1"))
-    assert event.system["connectionDeviceId"] == device["deviceId"]
-    assert "connectionModuleId" not in event.system
+    assert event.system["iothub-connection-device-id"] == device["deviceId"]
+    assert "iothub-connection-module-id" not in event.system
     assert "other" not in str(event.system)
 
 
