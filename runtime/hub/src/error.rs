@@ -55,6 +55,13 @@ error_codes! {
     DeviceDefinedMultipleTimes = 400_011,
     /// Some items of a bulk operation failed.
     BulkRegistryOperationFailure = 400_013,
+    /// The body did not arrive in time.
+    RequestTimedOut = 400_024,
+    /// More enrollments than there may be, or than one bulk operation takes (the number follows from the order of the
+    /// published enumeration).
+    TooManyEnrollments = 400_205,
+    /// The same registration id twice in one bulk operation (the number follows as well).
+    RegistrationIdDefinedMultipleTimes = 400_206,
     /// A custom allocation policy failed.
     CustomAllocationFailed = 400_207,
     /// There is no hub to assign the device to.
@@ -69,10 +76,16 @@ error_codes! {
     IotHubUnauthorized = 401_003,
     /// The daily quota is used up.
     IotHubQuotaExceeded = 403_002,
+    /// The device is disabled.
+    DeviceDisabled = 403_012,
+    /// As many method calls of the device are under way as the hub allows.
+    InflightMethodExceeded = 403_800,
     /// No such device (or its twin).
     DeviceNotFound = 404_001,
     /// No such module.
     ModuleNotFound = 404_010,
+    /// The protocol has this, this release does not (the number follows from the order of the published enumeration).
+    FeatureNotSupported = 404_012,
     /// The device is not connected, or not subscribed to methods.
     DeviceNotOnline = 404_103,
     /// The device's connection ended during the call.
@@ -114,7 +127,7 @@ error_codes! {
     /// The hub failed.
     ServerError = 500_001,
     /// The device answered, but not in a form that the service can pass on.
-    GenericBadGateway = 502_000,
+    BadDeviceResponse = 502_000,
     /// The hub cannot serve now: it stops, or its disk is full.
     ServiceUnavailable = 503_001,
     /// The device did not answer in time.
@@ -204,7 +217,7 @@ impl HubError {
 
     /// Whether the failure is ours rather than the caller's.
     pub const fn is_internal(&self) -> bool {
-        self.code.status() >= 500 && !matches!(self.code, ErrorCode::GatewayTimeout | ErrorCode::GenericBadGateway)
+        self.code.status() >= 500 && !matches!(self.code, ErrorCode::GatewayTimeout | ErrorCode::BadDeviceResponse)
     }
 }
 

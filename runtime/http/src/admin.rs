@@ -1,0 +1,210 @@
+//! What the operator's tools need and no protocol has: certificate authorities, and how the process does.
+//!
+//! The listener is on the loopback device and plain; every request carries `Authorization: Bearer TOKEN`. Requests and
+//! responses are JSON. `{owner}` is `hubs/{hub}` (a hub's id or one of its host names) or `provisioning`.
+//!
+//! | Request | Body | Answer |
+//! |---|---|---|
+//! | `GET /admin/status` | | 200 `{"version":"0.1.0","hubs":[{"id":…,"hostName":…,"aliases":[…],"connectedDevices":0}],"provisioning":{"idScope":…,"hostNames":[…]}}` |
+//! | `GET /admin/{owner}/authorities` | | 200, an array of authorities |
+//! | `POST /admin/{owner}/authorities` | `{"name":…,"certificate":PEM or base64,"verified":true}` | 200, the authority |
+//! | `POST /admin/{owner}/authorities/{name}/verify` | `{"certificate":PEM or base64}` | 200, the authority |
+//! | `DELETE /admin/{owner}/authorities/{name}` | | 204 |
+//!
+//! An authority: `{"name":…,"certificate":base64,"verified":true,"verificationCode":… (until it is verified),
+//! "created":…,"updated":…,"info":{…}}`. With `"verified": true` the operator vouches for it; else it is trusted only after
+//! `verify` with a certificate that has the verification code as its common name and is signed by the authority.
+//!
+//! Errors have the form of the provisioning service: `{"errorCode":…,"trackingId":…,"message":…,"timestampUtc":…}`.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{Method, Request, Response};
+use nave_auth::{CertificateInfo, SharedKey};
+use nave_env::BoxFuture;
+use nave_hub::provisioning::info_json;
+use nave_hub::{Authorities, ErrorCode, Hub, HubError, Platform};
+use nave_model::{CaRecord, HostName};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::call::{Call, read_document};
+use crate::reply::{self, Reply, Style};
+use crate::route::{self, Target, not_allowed};
+use crate::service::{Body, HttpService, Peer, ResponseBody};
+
+/// Longest body of a request, in bytes; a longer one is refused unread. A certificate has at most 64 KB of text.
+const MAX_ADMIN_BODY_BYTES: usize = 128 << 10;
+
+/// Bytes of the key that tokens are compared under.
+const COMPARISON_KEY_BYTES: usize = 32;
+
+/// The administration surface.
+pub struct Admin {
+    platform: Arc<Platform>,
+    token: Arc<Token>,
+}
+
+/// The bearer token, kept as a signature under a key of this process: comparing signatures takes the same time for every
+/// wrong token, and the token itself cannot be shown by mistake.
+struct Token {
+    key: SharedKey,
+    signature: [u8; 32],
+}
+
+impl Token {
+    fn new(token: &str, platform: &Platform) -> Self {
+        let key = SharedKey::generate(COMPARISON_KEY_BYTES, |buffer| platform.env().fill_random(buffer));
+        let signature = key.sign(token.as_bytes());
+        Self { key, signature }
+    }
+
+    fn is(&self, presented: &str) -> bool {
+        self.key.verifies(presented.as_bytes(), &self.signature)
+    }
+}
+
+impl Admin {
+    /// The surface of `platform` for who knows `token`. An empty token lets nobody in.
+    pub fn new(platform: Arc<Platform>, token: &str) -> Self {
+        let token = Arc::new(Token::new(token, &platform));
+        Self { platform, token }
+    }
+}
+
+impl HttpService for Admin {
+    fn call(&self, peer: Peer, request: Request<Body>) -> BoxFuture<Response<ResponseBody>> {
+        let (platform, token) = (Arc::clone(&self.platform), Arc::clone(&self.token));
+        Box::pin(async move {
+            let env = Arc::clone(platform.env());
+            let what = format!("{} {}", request.method(), request.uri().path());
+            let reply = match answer(platform, &token, peer, request).await {
+                Ok(reply) => reply,
+                Err(error) => reply::failure(Style::Dps, &error, &what, &*env),
+            };
+            reply::with_request_id(reply, &*env)
+        })
+    }
+}
+
+async fn answer(platform: Arc<Platform>, token: &Token, peer: Peer, request: Request<Body>) -> Result<Reply, HubError> {
+    let (parts, body) = request.into_parts();
+    let target = Target::parse(&parts.uri)?;
+    let call = Call { platform, method: parts.method, target, headers: parts.headers, peer };
+    let presented = call.token().and_then(|text| text.split_once(' '));
+    match presented {
+        Some((scheme, presented)) if scheme.eq_ignore_ascii_case("Bearer") => {
+            let presented = presented.trim();
+            if presented.is_empty() || !token.is(presented) {
+                return Err(unauthorized());
+            }
+        }
+        _ => return Err(unauthorized()),
+    }
+    match call.target.segments().as_slice() {
+        ["admin", "status"] if call.method == Method::GET => Ok(reply::ok(&status_json(&call.platform))),
+        ["admin", "status"] => Err(not_allowed(&call.method)),
+        ["admin", "hubs", hub, rest @ ..] => {
+            let hub = hub_named(&call.platform, hub)?;
+            authorities(hub.authorities(), rest, &call.method, body).await
+        }
+        ["admin", "provisioning", rest @ ..] => {
+            let service = Arc::clone(call.platform.provisioning());
+            authorities(service.authorities(), rest, &call.method, body).await
+        }
+        _ => Err(route::not_found()),
+    }
+}
+
+async fn authorities(authorities: &Authorities, path: &[&str], method: &Method, body: Body) -> Result<Reply, HubError> {
+    match (path, method) {
+        (["authorities"], &Method::GET) => {
+            let records = authorities.list().await?;
+            Ok(reply::ok(&Value::Array(records.iter().map(authority_json).collect())))
+        }
+        (["authorities"], &Method::POST) => {
+            let new: NewAuthority = read_document(body, MAX_ADMIN_BODY_BYTES).await?;
+            let record = authorities.add(&new.name, &new.certificate, new.verified).await?;
+            Ok(reply::ok(&authority_json(&record)))
+        }
+        (["authorities", name, "verify"], &Method::POST) => {
+            let proof: Proof = read_document(body, MAX_ADMIN_BODY_BYTES).await?;
+            Ok(reply::ok(&authority_json(&authorities.verify(name, &proof.certificate).await?)))
+        }
+        (["authorities", name], &Method::DELETE) => {
+            authorities.delete(name).await?;
+            Ok(reply::no_content())
+        }
+        (["authorities"] | ["authorities", _] | ["authorities", _, "verify"], method) => Err(not_allowed(method)),
+        _ => Err(route::not_found()),
+    }
+}
+
+#[derive(Deserialize)]
+struct NewAuthority {
+    name: String,
+    certificate: String,
+    #[serde(default)]
+    verified: bool,
+}
+
+#[derive(Deserialize)]
+struct Proof {
+    certificate: String,
+}
+
+fn hub_named(platform: &Platform, name: &str) -> Result<Arc<Hub>, HubError> {
+    let by_id = platform.hubs().iter().find(|hub| hub.id().as_str() == name);
+    let by_name = || HostName::parse(name).ok().and_then(|name| platform.hub(&name));
+    by_id.or_else(by_name).cloned().ok_or_else(|| HubError::new(ErrorCode::GenericNotFound, "No such hub."))
+}
+
+fn status_json(platform: &Platform) -> Value {
+    let hubs: Vec<Value> = platform
+        .hubs()
+        .iter()
+        .map(|hub| {
+            json!({
+                "id": hub.id().as_str(),
+                "hostName": hub.host_name().as_str(),
+                "aliases": hub.aliases().iter().map(HostName::as_str).collect::<Vec<_>>(),
+                "connectedDevices": hub.connected(),
+            })
+        })
+        .collect();
+    let service = platform.provisioning();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "hubs": hubs,
+        "provisioning": {
+            "idScope": service.id_scope().as_str(),
+            "hostNames": service.host_names().iter().map(HostName::as_str).collect::<Vec<_>>(),
+        },
+    })
+}
+
+fn authority_json(record: &CaRecord) -> Value {
+    let mut authority = json!({
+        "name": record.name,
+        "certificate": record.certificate.0,
+        "verified": record.verified,
+    });
+    if let Some(members) = authority.as_object_mut() {
+        if let Some(code) = &record.verification_code {
+            members.insert("verificationCode".to_owned(), json!(code));
+        }
+        members.insert("created".to_owned(), json!(record.created.iso()));
+        members.insert("updated".to_owned(), json!(record.updated.iso()));
+        let der = STANDARD.decode(&record.certificate.0).ok();
+        if let Some(info) = der.and_then(|der| CertificateInfo::parse(&der).ok()) {
+            members.insert("info".to_owned(), info_json(&info));
+        }
+    }
+    authority
+}
+
+fn unauthorized() -> HubError {
+    HubError::new(ErrorCode::IotHubUnauthorizedAccess, "Unauthorized: the admin token is in connection.json.")
+}

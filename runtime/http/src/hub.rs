@@ -1,0 +1,110 @@
+//! The service API of a hub: its paths, and the right that each asks for (protocol notes: authorization §2).
+
+use std::sync::Arc;
+
+use http::Method;
+use nave_auth::Rights;
+use nave_hub::{ErrorCode, Hub, HubError};
+
+use crate::call::Call;
+use crate::events::Streams;
+use crate::reply::{Reply, Style};
+use crate::route::{self, check_hub_version, not_allowed};
+use crate::service::Body;
+use crate::{devices, events, methods, twins};
+
+/// What a path stands for.
+enum Resource {
+    Devices,
+    Device,
+    Twin,
+    Methods,
+    Events,
+    /// Part of the protocol, not of this release. With the right that it asks for; none where devices call themselves.
+    Missing(&'static str, Option<Rights>),
+}
+
+/// The form of errors at this path.
+pub(crate) fn style(call: &Call) -> Style {
+    match resource(call) {
+        Some(Resource::Methods) => Style::Nested,
+        _ => Style::Hub,
+    }
+}
+
+/// Answers a request to `hub`.
+pub(crate) async fn answer(hub: &Arc<Hub>, call: &Call, body: Body, streams: &Streams) -> Result<Reply, HubError> {
+    let resource = resource(call).ok_or_else(route::not_found)?;
+    // Events are not part of the protocol, so nothing there depends on its version.
+    if !matches!(resource, Resource::Events) {
+        check_hub_version(&call.target)?;
+    }
+    if let Some(rights) = rights(&resource, &call.method).ok_or_else(|| not_allowed(&call.method))? {
+        hub.authorize(call.token(), &call.target.segments(), rights)?;
+    }
+    match resource {
+        Resource::Devices => devices::list(hub, call).await,
+        Resource::Device => match call.method {
+            Method::PUT => devices::put(hub, call, body).await,
+            Method::DELETE => devices::delete(hub, call).await,
+            _ => devices::get(hub, call).await,
+        },
+        Resource::Twin => match call.method {
+            Method::GET => twins::get(hub, call).await,
+            _ => twins::update(hub, call, body).await,
+        },
+        Resource::Methods => methods::invoke(hub, call, body).await,
+        Resource::Events => events::stream(hub, call, streams).await,
+        Resource::Missing(feature, _) => Err(HubError::new(
+            ErrorCode::FeatureNotSupported,
+            format!("{feature}: not available in this release of the hub."),
+        )),
+    }
+}
+
+/// The rights for a method at a resource; the outer `None` where the method does not exist.
+fn rights(resource: &Resource, method: &Method) -> Option<Option<Rights>> {
+    match (resource, method) {
+        (Resource::Devices | Resource::Device, &Method::GET) => Some(Some(Rights::REGISTRY_READ)),
+        (Resource::Device, &Method::PUT | &Method::DELETE) => Some(Some(Rights::REGISTRY_WRITE)),
+        (Resource::Twin, &Method::GET | &Method::PATCH | &Method::PUT)
+        | (Resource::Methods, &Method::POST)
+        | (Resource::Events, &Method::GET) => Some(Some(Rights::SERVICE_CONNECT)),
+        (Resource::Missing(_, rights), _) => Some(*rights),
+        _ => None,
+    }
+}
+
+fn resource(call: &Call) -> Option<Resource> {
+    const READ: Option<Rights> = Some(Rights::REGISTRY_READ);
+    const WRITE: Option<Rights> = Some(Rights::REGISTRY_WRITE);
+    const SERVICE: Option<Rights> = Some(Rights::SERVICE_CONNECT);
+    let words = call.target.words();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let post = call.method == Method::POST;
+    Some(match words.as_slice() {
+        ["devices"] if post => Resource::Missing("Bulk operations on devices", WRITE),
+        ["devices"] => Resource::Devices,
+        ["devices", "query"] if post => Resource::Missing("Queries", SERVICE),
+        ["devices", _] => Resource::Device,
+        ["devices", "keys", "regenerate"] => Resource::Missing("Rotating the keys of many devices", WRITE),
+        ["devices", _, "modules", ..] if call.method == Method::GET => Resource::Missing("Module identities", READ),
+        ["devices", _, "modules", ..] => Resource::Missing("Module identities", WRITE),
+        ["devices", _, "commands"] => Resource::Missing("Cloud-to-device messages", SERVICE),
+        ["devices", _, "applyconfigurationcontent"] => Resource::Missing("Configurations", SERVICE),
+        ["devices", _, "messages", ..] => Resource::Missing("The device API over HTTPS", None),
+        ["devices", _, "files", ..] => Resource::Missing("File upload", None),
+        ["twins", _] | ["twins", _, "modules", _] => Resource::Twin,
+        ["twins", _, "methods"] | ["twins", _, "modules", _, "methods"] => Resource::Methods,
+        ["events"] => Resource::Events,
+        ["statistics", "devices"] => Resource::Missing("Statistics", READ),
+        ["statistics", "service"] => Resource::Missing("Statistics", SERVICE),
+        ["jobs", "v2", ..] => Resource::Missing("Jobs", SERVICE),
+        ["jobs", ..] if call.method == Method::GET => Resource::Missing("Import and export jobs", READ),
+        ["jobs", ..] => Resource::Missing("Import and export jobs", WRITE),
+        ["configurations", ..] => Resource::Missing("Configurations", SERVICE),
+        ["digitaltwins", ..] => Resource::Missing("Digital twins", SERVICE),
+        ["messages", "servicebound", ..] => Resource::Missing("Feedback", SERVICE),
+        _ => return None,
+    })
+}

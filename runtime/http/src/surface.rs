@@ -1,0 +1,84 @@
+//! Which API a request is for.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use nave_env::BoxFuture;
+use nave_hub::{ErrorCode, Hub, HubError, Platform};
+
+use crate::call::Call;
+use crate::events::Streams;
+use crate::reply::{self, Reply, Style};
+use crate::route::{self, Target};
+use crate::service::{Body, HttpService, Peer, ResponseBody};
+use crate::{dps, hub};
+
+/// Everything that clients reach over TLS.
+///
+/// The `Host` header chooses: a hub's name its service API, a name of the provisioning service that one's APIs. Where both
+/// answer to a name (`localhost`), the path decides: it says by its first word, or by an id scope, when it is for the
+/// provisioning service.
+pub struct Surface {
+    platform: Arc<Platform>,
+    streams: Streams,
+}
+
+impl Surface {
+    /// The surfaces of `platform`.
+    pub fn new(platform: Arc<Platform>) -> Self {
+        Self { platform, streams: Streams::default() }
+    }
+}
+
+impl HttpService for Surface {
+    fn call(&self, peer: Peer, request: Request<Body>) -> BoxFuture<Response<ResponseBody>> {
+        let (platform, streams) = (Arc::clone(&self.platform), self.streams.clone());
+        Box::pin(async move {
+            let env = Arc::clone(platform.env());
+            let reply = answer(platform, streams, peer, request).await;
+            reply::with_request_id(reply, &*env)
+        })
+    }
+}
+
+/// Who answers.
+enum Owner {
+    Hub(Arc<Hub>),
+    Provisioning,
+}
+
+async fn answer(platform: Arc<Platform>, streams: Streams, peer: Peer, request: Request<Body>) -> Reply {
+    let (parts, body) = request.into_parts();
+    let env = Arc::clone(platform.env());
+    let what = format!("{} {}", parts.method, parts.uri.path());
+    let target = match Target::parse(&parts.uri) {
+        Ok(target) => target,
+        Err(error) => return reply::failure(Style::Hub, &error, &what, &*env),
+    };
+    let owner = match owner(&platform, &parts, &target) {
+        Ok(owner) => owner,
+        Err(error) => return reply::failure(Style::Hub, &error, &what, &*env),
+    };
+    let method = route::method(&parts);
+    let call = Call { platform, method, target, headers: parts.headers, peer };
+    let (style, result) = match owner {
+        Owner::Hub(hub) => {
+            let style = hub::style(&call);
+            (style, Box::pin(hub::answer(&hub, &call, body, &streams)).await)
+        }
+        Owner::Provisioning => (Style::Dps, Box::pin(dps::answer(&call, body)).await),
+    };
+    result.unwrap_or_else(|error| reply::failure(style, &error, &what, &*env))
+}
+
+fn owner(platform: &Platform, parts: &http::request::Parts, target: &Target) -> Result<Owner, HubError> {
+    let unknown = || HubError::new(ErrorCode::IotHubNotFound, "No hub or provisioning service has this host name.");
+    let host = route::host(parts).ok_or_else(unknown)?;
+    let hub = platform.hub(&host).cloned();
+    match (hub, platform.provisioning().answers_to(&host)) {
+        (Some(_), true) if dps::is_path(target) => Ok(Owner::Provisioning),
+        (Some(hub), _) => Ok(Owner::Hub(hub)),
+        (None, true) => Ok(Owner::Provisioning),
+        (None, false) => Err(unknown()),
+    }
+}
