@@ -25,7 +25,7 @@ use crate::protocol::{CloseReason, PeerFacts};
 pub const ANSWER_DELAY: Duration = Duration::from_millis(20);
 
 /// Most requests of one connection under way; reading stops there. SDKs have one.
-pub const MAX_REQUESTS_IN_FLIGHT: usize = 4;
+const MAX_REQUESTS_IN_FLIGHT: usize = 4;
 
 /// A connection to the provisioning service. The CONNECT is accepted before the enrollment is looked for, as in the cloud
 /// service: the answer to the registration tells the device more than a refused CONNECT could.

@@ -288,8 +288,9 @@ impl HubSide {
     fn subscribe(&mut self, packet_id: PacketId, filters: Filtered<'_>) {
         let codes: Vec<SubAckCode> =
             filters.map(|subscription| self.grant(subscription.filter, subscription.qos)).collect();
-        // A packet has at most as many codes as filters, which is what the encoder's bound is.
-        drop(encode::sub_ack(&mut self.sub_acks, packet_id, &codes));
+        if let Err(error) = encode::sub_ack(&mut self.sub_acks, packet_id, &codes) {
+            tracing::error!(%error, "a SUBACK cannot be encoded");
+        }
     }
 
     fn grant(&mut self, filter: &str, qos: QoS) -> SubAckCode {
@@ -401,6 +402,13 @@ impl HubSide {
             let subscribing: Pin<Box<_>> = Box::pin(async move { hub.subscribe(&session, wanted).await });
             self.subscribing = Some((subscribing, acks));
         }
+    }
+}
+
+/// Also after a panic inside the connection, of which nobody is told, the device is no longer connected.
+impl Drop for HubSide {
+    fn drop(&mut self) {
+        self.hub.disconnected(&self.session);
     }
 }
 

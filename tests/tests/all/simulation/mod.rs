@@ -2,7 +2,9 @@
 //! compared with a model of what was promised.
 
 mod device;
+mod fuse;
 mod ownership;
+mod reprovision;
 mod world;
 
 use std::cell::RefCell;
@@ -241,8 +243,7 @@ async fn crash_now_and_then(world: &World, hosts: &Hosts) {
             names.push(old.id.as_str().to_owned());
         }
         if power_cut {
-            world.store.crash();
-            world.logs.iter().for_each(|log| log.crash());
+            world.lose_unsynced();
         }
         world.env.sleep(Duration::from_millis(200 + world.simulation.below(1_000))).await;
         for (victim, name) in victims.zip(names) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::fuse::FusedStore;
 use nave_auth::{ENROLLMENT_KEY_LENGTH, KeyPair, default_dps_policies, default_hub_policies};
 use nave_engine::{Engine, Functions, Source};
 use nave_env::sim::{SimEnv, Simulation};
@@ -13,7 +14,7 @@ use nave_env::{BoxFuture, Env, Moment, SharedEnv};
 use nave_hub::provisioning::{AttestationInput, EnrollmentInput, LinkedHub, ProvisioningParts};
 use nave_hub::{HostId, Hub, HubParts, Platform, Provisioning, Receive, RoutingConfig, SimBus};
 use nave_log::sim::SimLog;
-use nave_model::{EnrollmentKind, HostName, HubId, IdScope, IfMatch, Tenant, Timestamp};
+use nave_model::{EnrollmentKind, HostName, HubId, IdScope, IfMatch, Reprovision, Tenant, Timestamp};
 use nave_routing::{EndpointName, Route, RouteName};
 use nave_session::MqttFactory;
 use nave_session::protocol::{Disconnect, PeerFacts, Protocol, ProtocolFactory, TlsVersion};
@@ -39,7 +40,8 @@ pub(crate) struct World {
     pub(crate) simulation: Simulation,
     /// Time for tests and devices; never crashes.
     pub(crate) env: Arc<SimEnv>,
-    pub(crate) store: Arc<SimStore>,
+    pub(crate) store: Arc<FusedStore>,
+    disk: Arc<SimStore>,
     pub(crate) logs: [Arc<SimLog>; 2],
     bus: SimBus,
     keys: Vec<KeyPair>,
@@ -59,10 +61,11 @@ impl World {
         // What is stored lives in a place of its own: a crash of a host does not touch it.
         let disk: SharedEnv = simulation.host();
         let shared = || Arc::clone(&disk);
-        let store = Arc::new(SimStore::new(shared(), Duration::from_millis(2)));
+        let disk_store = Arc::new(SimStore::new(shared(), Duration::from_millis(2)));
+        let store = Arc::new(FusedStore::new(Arc::clone(&disk_store)));
         let logs = [0, 1].map(|_| Arc::new(SimLog::new(shared(), 4, Duration::from_millis(3))));
         let keys = (0..4).map(|_| KeyPair::generate(ENROLLMENT_KEY_LENGTH, |buffer| env.fill_random(buffer))).collect();
-        Self { simulation, env, store, logs, bus: SimBus::default(), keys }
+        Self { simulation, env, store, disk: disk_store, logs, bus: SimBus::default(), keys }
     }
 
     /// Starts a host process. A host of the same name must have crashed before.
@@ -128,8 +131,19 @@ impl World {
         self.bus.leave(&host.id);
     }
 
-    /// The key of the enrollment group, and the group itself.
+    /// Power goes: what was not forced to disk is lost. The hosts must have crashed.
+    pub(crate) fn lose_unsynced(&self) {
+        self.disk.crash();
+        self.logs.iter().for_each(|log| log.crash());
+    }
+
+    /// The key of the enrollment group, and the group itself with the default policies.
     pub(crate) async fn enroll(&self, host: &Host) -> KeyPair {
+        self.enroll_in(host, &[], None).await
+    }
+
+    /// The key of the enrollment group; the group is created or changed.
+    pub(crate) async fn enroll_in(&self, host: &Host, hubs: &[&str], reprovision: Option<Reprovision>) -> KeyPair {
         let keys = self.keys.last().unwrap().clone();
         let input = EnrollmentInput {
             kind: EnrollmentKind::Group,
@@ -144,12 +158,15 @@ impl World {
             hub_host_name: None,
             initial_twin: None,
             optional_device_information: None,
-            reprovision: None,
+            reprovision,
             allocation_policy: None,
-            hubs: Vec::new(),
+            hubs: hubs.iter().map(|hub| (*hub).to_owned()).collect(),
             webhook: None,
         };
-        host.platform.provisioning().put_enrollment(input, &IfMatch::None).await.unwrap();
+        let service = host.platform.provisioning();
+        let exists = service.get_enrollment(EnrollmentKind::Group, GROUP).await.is_ok();
+        let condition = if exists { IfMatch::Any } else { IfMatch::None };
+        service.put_enrollment(input, &condition).await.unwrap();
         keys
     }
 

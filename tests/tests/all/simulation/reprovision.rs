@@ -1,0 +1,94 @@
+//! Moving a device to another hub is a sequence of commits: a crash between any two of them loses nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nave_env::Env;
+use nave_hub::{Hub, HubError, TwinUpdate, TwinView};
+use nave_model::{HostName, Identity, IfMatch, Reprovision};
+use serde_json::Value;
+
+use super::device::Connection;
+use super::world::{HUBS, Host, World};
+
+const ID: &str = "device-0";
+
+/// More commits than a move needs: the last rounds of a test run without a crash.
+const MOST_COMMITS: u32 = 12;
+
+fn hub(host: &Host, name: &str) -> Arc<Hub> {
+    Arc::clone(host.platform.hub(&HostName::parse(name).unwrap()).unwrap())
+}
+
+async fn twin(host: &Host, name: &str) -> Result<TwinView, HubError> {
+    hub(host, name).get_twin(&Identity::parse(ID).unwrap()).await
+}
+
+/// Registers in the first hub, leaves data there, moves to the second one with a crash after `commits` commits, registers
+/// once more, and returns the twin that the device has then.
+async fn moved_twin(world: &World, commits: u32, policy: Reprovision) -> Value {
+    let host = world.start("host-a").await;
+    let keys = world.enroll_in(&host, &HUBS[..1], Some(policy)).await.derive(ID);
+    assert_eq!(Connection::register(world, &host, ID, &keys).await.unwrap(), HUBS[0]);
+    let mut device = Connection::to_hub(world, &host, HUBS[0], ID, &keys).await.unwrap();
+    device.report("1", 41).await.unwrap();
+    let body = r#"{"tags":{"site":"a"},"properties":{"desired":{"m":42}}}"#;
+    let identity = Identity::parse(ID).unwrap();
+    hub(&host, HUBS[0]).update_twin(&identity, TwinUpdate::Patch, body, &IfMatch::None).await.unwrap();
+    world.enroll_in(&host, &HUBS[1..], Some(policy)).await;
+
+    world.store.set(Some(commits));
+    drop(Connection::register(world, &host, ID, &keys).await);
+    world.crash(&host);
+    world.store.set(None);
+    world.env.sleep(Duration::from_secs(1)).await;
+    let host = world.start("host-a").await;
+    // Wherever the crash was, the device exists somewhere.
+    assert!(twin(&host, HUBS[0]).await.is_ok() || twin(&host, HUBS[1]).await.is_ok(), "lost after {commits} commits");
+    assert_eq!(Connection::register(world, &host, ID, &keys).await.unwrap(), HUBS[1], "after {commits} commits");
+    assert!(twin(&host, HUBS[0]).await.is_err(), "still in the hub that it left, after {commits} commits");
+    // The credentials work where it is now.
+    let mut device = Connection::to_hub(world, &host, HUBS[1], ID, &keys).await.unwrap();
+    device.twin("2").await.unwrap();
+    serde_json::from_str(&twin(&host, HUBS[1]).await.unwrap().json).unwrap()
+}
+
+fn after_every_crash(policy: Reprovision, check: impl Fn(u32, &Value)) {
+    for commits in 0..MOST_COMMITS {
+        let world = World::new(u64::from(commits));
+        let twin = world.simulation.run(moved_twin(&world, commits, policy)).unwrap();
+        check(commits, &twin);
+    }
+}
+
+#[test]
+fn a_migrated_twin_survives_a_crash_between_any_two_commits() {
+    after_every_crash(Reprovision { update_hub_assignment: true, migrate_device_data: true }, |commits, twin| {
+        assert_eq!(twin["tags"]["site"], "a", "after {commits} commits: {twin}");
+        assert_eq!(twin["properties"]["desired"]["m"], 42, "after {commits} commits: {twin}");
+        assert_eq!(twin["properties"]["reported"]["n"], 41, "after {commits} commits: {twin}");
+    });
+}
+
+#[test]
+fn a_reset_leaves_nothing_whatever_crashes() {
+    after_every_crash(Reprovision { update_hub_assignment: true, migrate_device_data: false }, |commits, twin| {
+        assert_eq!(twin["tags"], serde_json::json!({}), "after {commits} commits: {twin}");
+        assert!(twin["properties"]["reported"].get("n").is_none(), "after {commits} commits: {twin}");
+    });
+}
+
+#[test]
+fn a_device_that_never_moves_stays() {
+    let world = World::new(5);
+    let policy = Reprovision { update_hub_assignment: false, migrate_device_data: false };
+    let finished = world.simulation.run(async {
+        let host = world.start("host-a").await;
+        let keys = world.enroll_in(&host, &HUBS[..1], Some(policy)).await.derive(ID);
+        Connection::register(&world, &host, ID, &keys).await.unwrap();
+        world.enroll_in(&host, &HUBS[1..], Some(policy)).await;
+        assert_eq!(Connection::register(&world, &host, ID, &keys).await.unwrap(), HUBS[0]);
+        assert!(twin(&host, HUBS[1]).await.is_err());
+    });
+    finished.unwrap();
+}
