@@ -2,4 +2,5 @@
 
 mod components;
 mod composition;
+mod containment;
 mod simulation;

@@ -5,7 +5,7 @@ mod device;
 mod fuse;
 mod ownership;
 mod reprovision;
-mod world;
+pub(crate) mod world;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

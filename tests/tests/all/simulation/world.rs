@@ -70,6 +70,11 @@ impl World {
 
     /// Starts a host process. A host of the same name must have crashed before.
     pub(crate) async fn start(&self, name: &str) -> Host {
+        self.start_with(name, &FUNCTIONS).await
+    }
+
+    /// Starts a host process with functions of its own.
+    pub(crate) async fn start_with(&self, name: &str, functions: &Arc<Functions>) -> Host {
         let env = self.simulation.host();
         let shared: SharedEnv = Arc::clone(&env) as SharedEnv;
         let id = HostId::new(name);
@@ -84,7 +89,7 @@ impl World {
                     env: Arc::clone(&shared),
                     store: Arc::clone(&self.store) as _,
                     log: Arc::clone(log) as _,
-                    functions: Arc::clone(&FUNCTIONS),
+                    functions: Arc::clone(functions),
                     bus: Arc::new(self.bus.clone()),
                     host: id.clone(),
                     tenant: Tenant::default_tenant(),
@@ -106,7 +111,7 @@ impl World {
         let provisioning = Arc::new(Provisioning::new(ProvisioningParts {
             env: Arc::clone(&shared),
             store: Arc::clone(&self.store) as _,
-            functions: Arc::clone(&FUNCTIONS),
+            functions: Arc::clone(functions),
             tenant: Tenant::default_tenant(),
             id_scope: IdScope::parse(ID_SCOPE).unwrap(),
             host_names: vec![HostName::parse("dps.sim.test").unwrap()],
