@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::{ca, device, enrollment, events, hosts, hub, method, registration, twin};
 use crate::config::Overrides;
 
 /// A self-hosted IoT device hub and device-provisioning service for the Azure IoT SDKs.
@@ -30,7 +31,25 @@ run or does not answer.";
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Run a hub until Ctrl-C or SIGTERM.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// The hubs of this machine and their connection strings.
+    Hub(hub::HubArgs),
+    /// The devices of a hub.
+    Device(device::DeviceArgs),
+    /// Tags, desired and reported properties of devices.
+    Twin(twin::TwinArgs),
+    /// Methods of devices.
+    Method(method::MethodArgs),
+    /// Who may register with the provisioning service.
+    Enrollment(enrollment::EnrollmentArgs),
+    /// What the provisioning service has assigned.
+    Registration(registration::RegistrationArgs),
+    /// What devices send.
+    Events(events::EventsArgs),
+    /// Certificate authorities that vouch for devices.
+    Ca(ca::CaArgs),
+    /// The names of the hubs in this machine's hosts file.
+    Hosts(hosts::HostsArgs),
 }
 
 /// `nave serve`. Flags win over environment variables, those win over the configuration file.

@@ -2,6 +2,7 @@
 //!
 //! * [`config`] turns file, environment and flags into one checked [`config::Config`].
 //! * [`serve`] puts the parts of a hub together and takes them apart again.
+//! * [`commands`] are the other commands; [`client`] is how they reach a hub.
 //! * [`ready`] is the file by which programs on this machine find a running hub.
 #![allow(
     clippy::disallowed_methods,
@@ -9,10 +10,13 @@
 )]
 
 mod cli;
+mod client;
+mod commands;
 mod config;
 mod failure;
 mod files;
 mod logging;
+mod output;
 mod ready;
 mod serve;
 
@@ -46,5 +50,14 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             logging::start(config.log_level, config.log_format);
             serve::serve(&config)
         }
+        Command::Hub(args) => commands::hub::run(&args),
+        Command::Device(args) => commands::device::run(&args),
+        Command::Twin(args) => commands::twin::run(&args),
+        Command::Method(args) => commands::method::run(&args),
+        Command::Enrollment(args) => commands::enrollment::run(&args),
+        Command::Registration(args) => commands::registration::run(&args),
+        Command::Events(args) => commands::events::run(&args),
+        Command::Ca(args) => commands::ca::run(&args),
+        Command::Hosts(args) => commands::hosts::run(&args),
     }
 }

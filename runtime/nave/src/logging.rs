@@ -68,9 +68,14 @@ impl LogFormat {
 /// Begins to write log lines. The embedded engine and the compiler are kept at warnings: their details help nobody.
 pub(crate) fn start(level: LogLevel, format: LogFormat) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::builder()
-        .with_default_directive(level.filter().into())
-        .parse_lossy("fjall=warn,lsm_tree=warn,cranelift=warn,wasmtime=warn,hyper=warn,rustls=warn");
+    let mut filter = EnvFilter::builder().with_default_directive(level.filter().into()).parse_lossy("");
+    if level.filter() > LevelFilter::WARN {
+        for library in ["cranelift", "fjall", "hyper", "lsm_tree", "rustls", "wasmtime"] {
+            if let Ok(directive) = format!("{library}=warn").parse() {
+                filter = filter.add_directive(directive);
+            }
+        }
+    }
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process, as tests do it, keeps the first.
     let _ = match format {

@@ -133,7 +133,10 @@ impl Ready {
         let ready: Self =
             serde_json::from_slice(&text).map_err(|error| ReadyError::Format(path.clone(), error.to_string()))?;
         if ready.version != VERSION {
-            return Err(ReadyError::Format(path, format!("it has version {}, this program knows {VERSION}", ready.version)));
+            return Err(ReadyError::Format(
+                path,
+                format!("it has version {}, this program knows {VERSION}", ready.version),
+            ));
         }
         Ok(ready)
     }
@@ -187,7 +190,9 @@ pub(crate) mod tests {
         let path = dir.path().join(FILE_NAME);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.contains("\"mqttsPort\": 8883") && text.contains("\"caCertificate\"") && !text.contains("httpsPort"));
+        assert!(
+            text.contains("\"mqttsPort\": 8883") && text.contains("\"caCertificate\"") && !text.contains("httpsPort")
+        );
         remove(dir.path()).unwrap();
         remove(dir.path()).unwrap();
         assert!(!path.exists());

@@ -91,8 +91,7 @@ fn hubs(mut sections: Vec<HubSection>) -> Result<Vec<HubConfig>, ConfigError> {
     if sections.len() > MAX_HUBS {
         return Err(value("hub", format!("at most {MAX_HUBS} hubs fit into one process")));
     }
-    let mut hubs =
-        sections.into_iter().map(hub).collect::<Result<Vec<HubConfig>, ConfigError>>()?;
+    let mut hubs = sections.into_iter().map(hub).collect::<Result<Vec<HubConfig>, ConfigError>>()?;
     let localhost = parse::<HostName>("hub.aliases", LOCALHOST)?;
     let elsewhere = hubs.iter().skip(1).any(|hub| hub.aliases.contains(&localhost) || hub.host_name == localhost);
     if let Some(first) = hubs.first_mut()
@@ -108,16 +107,19 @@ fn hubs(mut sections: Vec<HubSection>) -> Result<Vec<HubConfig>, ConfigError> {
 fn hub(section: HubSection) -> Result<HubConfig, ConfigError> {
     let name = parse::<HubName>("hub.name", &section.name)?;
     let place = |key: &str| format!("hub `{name}`, {key}");
-    let host_name =
-        parse::<HostName>(&place("host_name"), section.host_name.as_deref().unwrap_or(&format!("{name}.{DEFAULT_DOMAIN}")))?;
+    let host_name = parse::<HostName>(
+        &place("host_name"),
+        section.host_name.as_deref().unwrap_or(&format!("{name}.{DEFAULT_DOMAIN}")),
+    )?;
     if !host_name.is_dotted() {
         return Err(value(
             place("host_name"),
-            format!("`{host_name}` has no dot, and the .NET and Java SDKs refuse such names: use `{host_name}.{DEFAULT_DOMAIN}`, and `{host_name}` as an alias"),
+            format!(
+                "`{host_name}` has no dot, and the .NET and Java SDKs refuse such names: use `{host_name}.{DEFAULT_DOMAIN}`, and `{host_name}` as an alias"
+            ),
         ));
     }
-    let aliases =
-        section.aliases.iter().map(|alias| parse(&place("aliases"), alias)).collect::<Result<Vec<_>, _>>()?;
+    let aliases = section.aliases.iter().map(|alias| parse(&place("aliases"), alias)).collect::<Result<Vec<_>, _>>()?;
     let partitions =
         within(&place("partitions"), section.partitions, 1..=MAX_PARTITIONS)?.unwrap_or(DEFAULT_PARTITIONS);
     let defaults = nave_log::Options::default();
@@ -194,8 +196,7 @@ fn provisioning(
 ) -> Result<ProvisioningConfig, ConfigError> {
     let place = |key: &str| format!("provisioning.{key}");
     let default_name = format!("dps.{DEFAULT_DOMAIN}");
-    let host_name: HostName =
-        parse(&place("host_name"), section.host_name.as_deref().unwrap_or(&default_name))?;
+    let host_name: HostName = parse(&place("host_name"), section.host_name.as_deref().unwrap_or(&default_name))?;
     let mut aliases =
         section.aliases.iter().map(|alias| parse(&place("aliases"), alias)).collect::<Result<Vec<HostName>, _>>()?;
     let localhost = parse::<HostName>(&place("aliases"), LOCALHOST)?;
@@ -209,9 +210,7 @@ fn provisioning(
             .iter()
             .map(|name| {
                 let wanted = name.to_ascii_lowercase();
-                let found = hubs.iter().position(|hub| {
-                    hub.name.as_str() == wanted || hub.host_name.as_str() == wanted
-                });
+                let found = hubs.iter().position(|hub| hub.name.as_str() == wanted || hub.host_name.as_str() == wanted);
                 found.ok_or_else(|| {
                     let known: Vec<&str> = hubs.iter().map(|hub| hub.name.as_str()).collect();
                     value(place("linked_hubs"), format!("there is no hub `{name}`; the hubs are {}", known.join(", ")))
@@ -222,9 +221,17 @@ fn provisioning(
     Ok(ProvisioningConfig {
         host_name,
         aliases,
-        id_scope: id_scope.or(section.id_scope).map(|scope| parse::<IdScope>(&place("id_scope"), &scope)).transpose()?,
-        allocation_policy: choice(&place("allocation_policy"), section.allocation_policy, &policies, AllocationPolicy::as_str)?
-            .unwrap_or(AllocationPolicy::Hashed),
+        id_scope: id_scope
+            .or(section.id_scope)
+            .map(|scope| parse::<IdScope>(&place("id_scope"), &scope))
+            .transpose()?,
+        allocation_policy: choice(
+            &place("allocation_policy"),
+            section.allocation_policy,
+            &policies,
+            AllocationPolicy::as_str,
+        )?
+        .unwrap_or(AllocationPolicy::Hashed),
         linked_hubs,
     })
 }
@@ -345,7 +352,10 @@ mod tests {
         assert_eq!(config.hubs[1].host_name.as_str(), "b.nave.test");
         assert!(config.hubs[1].aliases.is_empty());
         assert_eq!(error(&two("host_name = \"a.nave.test\"")), "hub `b`: hub `a` answers to `a.nave.test` already");
-        assert_eq!(error(&two("[[hub]]\nname = \"A\"\nhost_name = \"c.d\"")), "hub `a`: there are two hubs of this name");
+        assert_eq!(
+            error(&two("[[hub]]\nname = \"A\"\nhost_name = \"c.d\"")),
+            "hub `a`: there are two hubs of this name"
+        );
         let config = load(&two("aliases = [\"localhost\"]"), Overrides::default()).unwrap();
         assert!(config.hubs[0].aliases.is_empty(), "an operator may give localhost to another hub");
         let config = load(&two("[provisioning]\nlinked_hubs = [\"b.nave.test\"]"), Overrides::default()).unwrap();

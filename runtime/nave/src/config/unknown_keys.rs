@@ -38,13 +38,9 @@ const HUB: Section = Section {
     ],
     tables: &[("route", &ROUTE), ("enrichment", &ENRICHMENT)],
 };
-const ROUTE: Section = Section {
-    title: "[[hub.route]]",
-    keys: &["condition", "enabled", "endpoint", "name", "source"],
-    tables: &[],
-};
-const ENRICHMENT: Section =
-    Section { title: "[[hub.enrichment]]", keys: &["endpoints", "key", "value"], tables: &[] };
+const ROUTE: Section =
+    Section { title: "[[hub.route]]", keys: &["condition", "enabled", "endpoint", "name", "source"], tables: &[] };
+const ENRICHMENT: Section = Section { title: "[[hub.enrichment]]", keys: &["endpoints", "key", "value"], tables: &[] };
 const PROVISIONING: Section = Section {
     title: "[provisioning]",
     keys: &["aliases", "allocation_policy", "host_name", "id_scope", "linked_hubs"],

@@ -43,10 +43,15 @@ fn text(config: &Config, ready: &Ready, identity: &ServerIdentity, data: &DataDi
     if identity.is_development {
         lines.push(String::new());
         lines.push("Clients have to trust the CA certificate:".to_owned());
-        lines.push("  Python devices: server_verification_cert=open(CA).read()    requests: REQUESTS_CA_BUNDLE=CA".to_owned());
+        lines.push(
+            "  Python devices: server_verification_cert=open(CA).read()    requests: REQUESTS_CA_BUNDLE=CA".to_owned(),
+        );
         lines.push("  Node: NODE_EXTRA_CA_CERTS=CA    others: the trust store of the system".to_owned());
     }
-    lines.push("  .NET and Java refuse the name localhost: run `nave hosts --write` as root once, and use the dotted names.".to_owned());
+    lines.push(
+        "  .NET and Java refuse the name localhost: run `nave hosts --write` as root once, and use the dotted names."
+            .to_owned(),
+    );
     lines.push(String::new());
     lines.push("Ctrl-C stops it.".to_owned());
     lines.push(String::new());

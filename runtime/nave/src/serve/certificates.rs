@@ -76,8 +76,8 @@ pub(crate) fn configured(tls: &TlsFiles) -> Result<ServerIdentity, CertificateEr
     let read = |path: &PathBuf| std::fs::read(path).map_err(|error| CertificateError::Io(path.clone(), error));
     let (chain, key) = (read(&tls.certificate)?, read(&tls.key)?);
     read(&tls.ca)?;
-    let identity = Identity::from_pem(&chain, &key)
-        .map_err(|error| CertificateError::Identity(tls.certificate.clone(), error))?;
+    let identity =
+        Identity::from_pem(&chain, &key).map_err(|error| CertificateError::Identity(tls.certificate.clone(), error))?;
     let ca = std::path::absolute(&tls.ca).unwrap_or_else(|_| tls.ca.clone());
     Ok(ServerIdentity { identity, ca, is_development: false })
 }
@@ -143,12 +143,7 @@ fn ca_params(key: &KeyPair) -> CertificateParams {
     params
 }
 
-fn make_server(
-    dir: &Path,
-    ca_key: &KeyPair,
-    names: &[String],
-    env: &dyn Env,
-) -> Result<Identity, CertificateError> {
+fn make_server(dir: &Path, ca_key: &KeyPair, names: &[String], env: &dyn Env) -> Result<Identity, CertificateError> {
     let now = env.now();
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut serial = [0; 16];

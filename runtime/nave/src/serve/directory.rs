@@ -41,7 +41,8 @@ impl DataDir {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let who = ready::Ready::read(&path).map_or_else(|_| String::new(), |ready| format!(" (process {})", ready.pid));
+                let who = ready::Ready::read(&path)
+                    .map_or_else(|_| String::new(), |ready| format!(" (process {})", ready.pid));
                 return Err(Failure::runtime(format_args!(
                     "the data directory {} is in use by another nave{who}: stop that one, or give this one another \
                      directory with --data-dir",
@@ -92,9 +93,9 @@ fn explain(path: &Path, error: &io::Error) -> Failure {
             "the data directory {path} cannot be written ({error}): give it to this user (`chown`), or choose another \
              with --data-dir"
         ),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!(
-            "the disk of the data directory {path} is full: free some space, or choose another with --data-dir"
-        ),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("the disk of the data directory {path} is full: free some space, or choose another with --data-dir")
+        }
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
             format!("the data directory {path} is not a directory: choose another with --data-dir")
         }

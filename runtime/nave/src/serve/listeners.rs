@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use nave_auth::ConnectionString;
+use nave_env::Env as _;
+use nave_http::{Admin, Surface};
 use nave_hub::Platform;
 use nave_model::HostName;
 use nave_net::tls::{Certificates, ServerTls};
@@ -12,13 +14,15 @@ use nave_session::MqttFactory;
 
 use super::Settings;
 use super::certificates::ServerIdentity;
-use super::unavailable::Unavailable;
 use crate::config::{Config, Listen};
 use crate::failure::Failure;
 use crate::ready::{Ready, ReadyAdmin, ReadyHub, ReadyProvisioning};
 
 /// The name that works on this machine without any set-up.
 const LOCALHOST: &str = "localhost";
+
+/// Random bytes in the admin API's token.
+const TOKEN_BYTES: usize = 32;
 
 /// What is open.
 pub(super) struct Open {
@@ -33,15 +37,30 @@ pub(super) fn open(
     config: &Config,
     identity: &ServerIdentity,
     platform: &Arc<Platform>,
-    _env: &Arc<RealEnv>,
+    env: &Arc<RealEnv>,
 ) -> Result<Open, Failure> {
     let certificates = Certificates::new(identity.identity.clone(), []);
     let tls = ServerTls::new(certificates).map_err(Failure::runtime)?;
     let factory = Arc::new(MqttFactory::new(Arc::clone(platform)));
-    let service = Arc::new(Unavailable);
+    let surface = Arc::new(Surface::new(Arc::clone(platform)));
+    let token = new_token(env);
+    let admin = Arc::new(Admin::new(Arc::clone(platform), &token));
     let mqtts = bind("mqtts", &config.mqtts, |address| server.listen_mqtts(address, &tls, factory.clone()))?;
-    let https = bind("https", &config.https, |address| server.listen_https(address, &tls, service.clone()))?;
-    Ok(Open { mqtts, https, admin: None })
+    let https = bind("https", &config.https, |address| server.listen_https(address, &tls, surface.clone()))?;
+    let mut url = None;
+    bind("admin", &config.admin, |address| {
+        let bound = server.listen_http(address, admin.clone())?;
+        url.get_or_insert_with(|| format!("http://{bound}"));
+        Ok(bound)
+    })?;
+    Ok(Open { mqtts, https, admin: url.map(|url| ReadyAdmin { url, token }) })
+}
+
+/// A new token for each start: it is worth nothing once the hub has stopped.
+fn new_token(env: &RealEnv) -> String {
+    let mut bytes = [0; TOKEN_BYTES];
+    env.fill_random(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Listens on every address, all on the port that the first one got. The first has to succeed. A machine without IPv6 has

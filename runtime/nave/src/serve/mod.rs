@@ -7,7 +7,6 @@ mod listeners;
 mod platform;
 mod settings;
 mod ticker;
-mod unavailable;
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -101,11 +100,7 @@ fn load_functions(config: &Config, data: &DataDir) -> Result<(Engine, Arc<Functi
     Ok((engine, Arc::new(functions)))
 }
 
-fn server_identity(
-    config: &Config,
-    data: &DataDir,
-    env: &RealEnv,
-) -> Result<certificates::ServerIdentity, Failure> {
+fn server_identity(config: &Config, data: &DataDir, env: &RealEnv) -> Result<certificates::ServerIdentity, Failure> {
     if let Some(tls) = &config.tls {
         return certificates::configured(tls).map_err(Failure::usage);
     }

@@ -25,10 +25,12 @@ pub(super) struct Storage {
 impl Storage {
     /// Opens the store and the logs.
     pub(super) fn open(config: &Config, data: &DataDir, env: &SharedEnv) -> Result<Self, Failure> {
-        let store = FjallStore::open(&data.store(), nave_store::Options::default(), Arc::clone(env))
-            .map_err(|error| match &error {
-                nave_store::OpenError::Io { source, .. } => data.explain(source),
-                _ => Failure::runtime(&error),
+        let store =
+            FjallStore::open(&data.store(), nave_store::Options::default(), Arc::clone(env)).map_err(|error| {
+                match &error {
+                    nave_store::OpenError::Io { source, .. } => data.explain(source),
+                    _ => Failure::runtime(&error),
+                }
             })?;
         let logs = config.hubs.iter().map(|hub| {
             let options = nave_log::Options {

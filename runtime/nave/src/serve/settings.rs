@@ -99,8 +99,8 @@ impl Settings {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(SettingsError::Io(path, error)),
         };
-        let settings: Self = serde_json::from_slice(&text)
-            .map_err(|error| SettingsError::Damaged(path.clone(), error.to_string()))?;
+        let settings: Self =
+            serde_json::from_slice(&text).map_err(|error| SettingsError::Damaged(path.clone(), error.to_string()))?;
         if settings.version != VERSION {
             let text = format!("it has version {}, this program knows {VERSION}", settings.version);
             return Err(SettingsError::Damaged(path, text));

@@ -1,0 +1,12 @@
+//! The commands that manage a running hub.
+
+pub(crate) mod ca;
+pub(crate) mod device;
+pub(crate) mod enrollment;
+pub(crate) mod events;
+pub(crate) mod hosts;
+pub(crate) mod hub;
+mod input;
+pub(crate) mod method;
+pub(crate) mod registration;
+pub(crate) mod twin;
