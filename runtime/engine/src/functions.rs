@@ -8,7 +8,7 @@ use crate::bindings::{
     twin, twin_world,
 };
 use crate::engine::{Engine, EngineError};
-use crate::pool::{CallError, Function, World};
+use crate::pool::{CallError, Function, Reuse, World};
 use crate::source::Source;
 
 macro_rules! impl_world {
@@ -43,18 +43,27 @@ pub struct Functions {
 }
 
 impl Functions {
-    /// Loads all functions from `source`.
+    /// Loads all functions from `source`, with warm instances.
     ///
     /// # Errors
     ///
     /// [`EngineError`], naming the component.
     pub fn load(engine: &Engine, source: &Source) -> Result<Self, EngineError> {
+        Self::load_with(engine, source, Reuse::Warm)
+    }
+
+    /// Loads all functions from `source`; `reuse` says whether an instance serves more than one call.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`], naming the component.
+    pub fn load_with(engine: &Engine, source: &Source, reuse: Reuse) -> Result<Self, EngineError> {
         Ok(Self {
-            twin: Function::load(engine, "twin", &source.read("twin")?)?,
-            methods: Function::load(engine, "methods", &source.read("methods")?)?,
-            provisioning: Function::load(engine, "provisioning", &source.read("provisioning")?)?,
-            allocation: Function::load(engine, "allocation", &source.read("allocation")?)?,
-            routing: Function::load(engine, "routing", &source.read("routing")?)?,
+            twin: Function::load(engine, "twin", &source.read("twin")?, reuse)?,
+            methods: Function::load(engine, "methods", &source.read("methods")?, reuse)?,
+            provisioning: Function::load(engine, "provisioning", &source.read("provisioning")?, reuse)?,
+            allocation: Function::load(engine, "allocation", &source.read("allocation")?, reuse)?,
+            routing: Function::load(engine, "routing", &source.read("routing")?, reuse)?,
         })
     }
 

@@ -45,6 +45,18 @@ pub enum Failure {
     Busy(String),
 }
 
+/// Whether an instance serves more than one call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// Instances are kept warm, at most [`MAX_WARM_INSTANCES`] for at most [`MAX_CALLS_PER_INSTANCE`] calls each: for the
+    /// built-in functions, which keep no state.
+    #[default]
+    Warm,
+    /// Every call gets a new instance, which is thrown away after it: for code that may keep state, that is for plug-ins.
+    /// Nothing of one call can then reach the next. The instance and the page faults of its first use are paid each time.
+    Never,
+}
+
 /// A generated world: how to get from a compiled component to typed calls.
 pub(crate) trait World: Sized + Send + 'static {
     type Pre: Send + Sync + 'static;
@@ -55,6 +67,7 @@ pub(crate) trait World: Sized + Send + 'static {
 pub(crate) struct Function<W: World> {
     name: &'static str,
     engine: Engine,
+    reuse: Reuse,
     current: RwLock<Arc<Version<W>>>,
 }
 
@@ -70,9 +83,9 @@ struct Warm<W> {
 }
 
 impl<W: World> Function<W> {
-    pub(crate) fn load(engine: &Engine, name: &'static str, bytes: &[u8]) -> Result<Self, EngineError> {
+    pub(crate) fn load(engine: &Engine, name: &'static str, bytes: &[u8], reuse: Reuse) -> Result<Self, EngineError> {
         let version = Version::load(engine, name, bytes)?;
-        Ok(Self { name, engine: engine.clone(), current: RwLock::new(Arc::new(version)) })
+        Ok(Self { name, engine: engine.clone(), reuse, current: RwLock::new(Arc::new(version)) })
     }
 
     /// Puts another version in place. Calls that are under way finish on the old one.
@@ -95,7 +108,7 @@ impl<W: World> Function<W> {
         instance.store.set_epoch_deadline(DEADLINE_TICKS);
         let answer = call(&instance.world, &mut instance.store).map_err(|error| self.failed(&error))?;
         instance.calls += 1;
-        if instance.calls < MAX_CALLS_PER_INSTANCE {
+        if self.reuse == Reuse::Warm && instance.calls < MAX_CALLS_PER_INSTANCE {
             let mut warm = version.warm.lock();
             if warm.len() < MAX_WARM_INSTANCES {
                 warm.push(instance);

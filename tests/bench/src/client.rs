@@ -85,8 +85,7 @@ impl Dialer {
         let mut stream = self.handshake().await;
         let username = format!("{HUB}/{device}/?api-version=2021-04-12");
         let login = Login { username: &username, password: Some(token.as_bytes()) };
-        let packet =
-            Connect { client_id: device, clean_session: true, keep_alive: 60, will: None, login: Some(login) };
+        let packet = Connect { client_id: device, clean_session: true, keep_alive: 60, will: None, login: Some(login) };
         let mut out = Vec::new();
         encode::connect(&mut out, &packet).unwrap();
         stream.write_all(&out).await.unwrap();

@@ -40,7 +40,9 @@ fn three<N, W>(group: &mut Group<'_>, ways: &Ways, mut native: impl FnMut() -> N
 /// Reported properties of about 2 KB: 32 members with three values each.
 pub(crate) fn reported() -> String {
     let members: Map<String, Value> = (0..32)
-        .map(|number| (format!("device{number:03}"), json!({"temperature": 20.25, "state": "running", "errors": number})))
+        .map(|number| {
+            (format!("device{number:03}"), json!({"temperature": 20.25, "state": "running", "errors": number}))
+        })
         .collect();
     Value::Object(members).to_string()
 }
@@ -90,9 +92,13 @@ fn methods(group: &mut Group<'_>, ways: &Ways) {
         ways,
         || {
             use nave_function_methods as types;
-            let types::Plan::Deliver(call) = types::begin(BODY, types::Presence::Online) else { panic!("not delivered") };
-            let answer =
-                types::DeviceAnswer::Answered(types::Answered { status_text: "200".to_owned(), payload: ANSWER.to_vec() });
+            let types::Plan::Deliver(call) = types::begin(BODY, types::Presence::Online) else {
+                panic!("not delivered")
+            };
+            let answer = types::DeviceAnswer::Answered(types::Answered {
+                status_text: "200".to_owned(),
+                payload: ANSWER.to_vec(),
+            });
             types::complete(call.timeouts, &answer).unwrap()
         },
         |functions| {
@@ -100,8 +106,10 @@ fn methods(group: &mut Group<'_>, ways: &Ways) {
             let types::Plan::Deliver(call) = functions.begin_method(BODY, types::Presence::Online).unwrap() else {
                 panic!("not delivered")
             };
-            let answer =
-                types::DeviceAnswer::Answered(types::Answered { status_text: "200".to_owned(), payload: ANSWER.to_vec() });
+            let answer = types::DeviceAnswer::Answered(types::Answered {
+                status_text: "200".to_owned(),
+                payload: ANSWER.to_vec(),
+            });
             functions.complete_method(call.timeouts, &answer).unwrap().unwrap()
         },
     );
@@ -176,9 +184,7 @@ macro_rules! allocation_request {
             payload_json: None,
             config_json: None,
             current: None,
-            hubs: (0..10)
-                .map(|number| types::Hub { name: hub_name(number), weight: 1, facts: Vec::new() })
-                .collect(),
+            hubs: (0..10).map(|number| types::Hub { name: hub_name(number), weight: 1, facts: Vec::new() }).collect(),
             unix_nanos: NOW,
             seed: 7,
             facts: Vec::new(),

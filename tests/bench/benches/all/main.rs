@@ -4,7 +4,13 @@
 //! `cargo xtask components && cargo bench -p nave-bench` (a part: `-- twin`).
 
 #![allow(clippy::disallowed_methods, reason = "benchmarks measure real time")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark that fails stops")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a benchmark that fails stops"
+)]
 
 mod connections;
 mod disk;

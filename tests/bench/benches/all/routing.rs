@@ -10,8 +10,9 @@ use nave_routing::{
 
 /// 256 bytes, as the load tool sends.
 fn body() -> Vec<u8> {
-    let mut body = br#"{"temperature":31.5,"humidity":40,"state":"running","alarms":[],"position":{"x":1.5,"y":-2.25},"text":""#
-        .to_vec();
+    let mut body =
+        br#"{"temperature":31.5,"humidity":40,"state":"running","alarms":[],"position":{"x":1.5,"y":-2.25},"text":""#
+            .to_vec();
     body.resize(254, b'x');
     body.extend_from_slice(b"\"}");
     body
