@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use nave_env::{BoxFuture, Moment};
 use nave_hub::{HubError, Platform};
-use nave_model::{HostName, IdScope};
+use nave_model::{HostName, IdScope, Identity};
 use nave_mqtt::connect::split_first_segment;
 use nave_mqtt::packet::{Connect, ConnectRefusal};
 use nave_mqtt::session::{Event, Flow, ServerSession, SessionLimits, Violation};
@@ -51,8 +51,8 @@ pub struct MqttConnection {
 enum State {
     /// CONNECT has not come.
     Fresh,
-    /// Credentials are being checked.
-    Connecting(BoxFuture<Result<(HubSide, bool), HubError>>),
+    /// Credentials of a device that says it is this one are being checked.
+    Connecting(Identity, BoxFuture<Result<(HubSide, bool), HubError>>),
     Hub(Box<HubSide>),
     Dps(Box<DpsSide>),
     Over,
@@ -138,15 +138,12 @@ impl MqttConnection {
     }
 
     fn close(&mut self, reason: CloseReason) {
-        if let (None, State::Hub(side)) = (&self.closing, &self.state) {
-            tracing::info!(hub = %side.hub_id(), device = %side.identity(), %reason, "device connection ends");
-        }
         self.closing.get_or_insert(reason);
         self.mqtt.close();
     }
 
     fn poll_connecting(&mut self, context: &mut Context<'_>) {
-        let State::Connecting(connecting) = &mut self.state else { return };
+        let State::Connecting(identity, connecting) = &mut self.state else { return };
         let Poll::Ready(result) = connecting.as_mut().poll(context) else { return };
         match result {
             Ok((mut side, session_present)) => {
@@ -160,12 +157,13 @@ impl MqttConnection {
             Err(error) => {
                 let temporary = error.is_internal() || matches!(error.code.status(), 429 | 503);
                 if error.is_internal() {
-                    tracing::error!(peer = %self.peer.address, %error, "a device could not be connected");
+                    tracing::error!(device = %identity, peer = %self.peer.address, %error, "a device could not be connected");
                 }
                 let code = if temporary { ConnectRefusal::ServerUnavailable } else { ConnectRefusal::NotAuthorized };
                 self.mqtt.refuse(code, &mut self.out);
+                let reason = format!("device {identity}: {error}");
                 self.state = State::Over;
-                self.close(CloseReason::Refused(error.to_string().into()));
+                self.close(CloseReason::Refused(reason.into()));
             }
         }
     }
@@ -260,13 +258,15 @@ impl Protocol for MqttConnection {
 
     fn disconnected(&mut self, reason: Disconnect) {
         self.disconnected = true;
-        if let State::Hub(side) = &mut self.state {
-            if self.closing.is_none() {
-                tracing::info!(hub = %side.hub_id(), device = %side.identity(), %reason, "device connection ended");
+        match &mut self.state {
+            State::Hub(side) => {
+                tracing::info!(hub = %side.hub_id(), device = %side.identity(), %reason, "device disconnected");
+                side.disconnected();
             }
-            side.disconnected();
-        } else if let Some(CloseReason::Refused(why) | CloseReason::Violation(why)) = &self.closing {
-            tracing::info!(peer = %self.peer.address, reason = %why, "connection refused");
+            State::Dps(side) => {
+                tracing::debug!(registration = %side.registration_id(), %reason, "provisioning connection ended");
+            }
+            _ => tracing::info!(peer = %self.peer.address, %reason, "connection ended without a session"),
         }
         self.mqtt.close();
         self.out = Vec::new();
@@ -274,7 +274,7 @@ impl Protocol for MqttConnection {
 
     fn drained(&self) -> bool {
         match &self.state {
-            State::Connecting(_) => false,
+            State::Connecting(..) => false,
             State::Hub(side) => side.is_idle(),
             _ => true,
         }
@@ -300,7 +300,7 @@ fn connected(
         return Err(refused(format!("there is no {kind} `{first}` here")));
     };
     let login = HubLogin::read(platform, hub, peer, connect, login).map_err(refused)?;
-    Ok(State::Connecting(Box::pin(login.connect())))
+    Ok(State::Connecting(login.identity().clone(), Box::pin(login.connect())))
 }
 
 fn stop(closing: &mut Option<CloseReason>, reason: CloseReason) -> Flow {

@@ -77,6 +77,10 @@ impl DpsSide {
         })
     }
 
+    pub(crate) fn registration_id(&self) -> &str {
+        &self.registration_id
+    }
+
     pub(crate) const fn authenticated(&self) -> bool {
         self.authenticated
     }

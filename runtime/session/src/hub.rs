@@ -78,6 +78,11 @@ impl HubLogin {
         })
     }
 
+    /// Who the client says it is.
+    pub(crate) const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Checks the credentials and takes over the device's session. The flag says whether subscriptions are live again.
     pub(crate) async fn connect(self) -> Result<(HubSide, bool), HubError> {
         let presented = Presented { token: self.token.as_deref(), certificates: &self.peer.certificates };
