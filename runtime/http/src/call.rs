@@ -56,9 +56,17 @@ pub(crate) async fn read_text(body: Body, limit: usize) -> Result<String, HubErr
     Ok(text.strip_prefix('\u{FEFF}').unwrap_or(text).to_owned())
 }
 
-/// A body as a JSON document of a known shape.
+/// A body as a JSON object of a known shape.
 pub(crate) async fn read_document<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, HubError> {
-    parse_json(&read_text(body, limit).await?)
+    parse_object(&read_text(body, limit).await?)
+}
+
+/// Reads a JSON object. The shapes alone would also take an array of their members' values.
+pub(crate) fn parse_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, HubError> {
+    if text.trim_start().starts_with('{') {
+        return parse_json(text);
+    }
+    Err(HubError::new(ErrorCode::IotHubFormatError, "The body is not a JSON object."))
 }
 
 /// Reads JSON. What is wrong is said without repeating the document: there may be keys in it.

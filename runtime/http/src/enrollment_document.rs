@@ -131,8 +131,8 @@ impl Document {
             enabled: enabled(self.provisioning_status.as_deref())?,
             iot_edge: self.capabilities.unwrap_or_default().iot_edge.unwrap_or(false),
             hub_host_name: self.iot_hub_host_name,
-            initial_twin: self.initial_twin,
-            optional_device_information: self.optional_device_information,
+            initial_twin: readable("initialTwin", self.initial_twin)?,
+            optional_device_information: readable("optionalDeviceInformation", self.optional_device_information)?,
             reprovision: self.reprovision_policy.map(|policy| Reprovision {
                 update_hub_assignment: policy.update_hub_assignment.unwrap_or(true),
                 migrate_device_data: policy.migrate_device_data.unwrap_or(true),
@@ -315,6 +315,14 @@ fn certificates(
 
 fn document(json: &Json) -> Result<Value, HubError> {
     json.value().map_err(HubError::internal)
+}
+
+/// A document that can be shown again: its text was only skipped so far, however deep it is.
+fn readable(name: &str, json: Option<Json>) -> Result<Option<Json>, HubError> {
+    match json.as_ref().map(Json::value) {
+        Some(Err(_)) => Err(argument(format!("{name} is nested too deeply or has a number that is too large."))),
+        _ => Ok(json),
+    }
 }
 
 /// A policy that is known in any case gets its usual spelling; the hub refuses others.

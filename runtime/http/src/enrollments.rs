@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::call::{Call, argument, parse_json, read_bytes, read_document, read_text};
+use crate::call::{Call, argument, parse_object, read_bytes, read_document, read_text};
 use crate::enrollment_document::{Document, Secrets, attestation_json, enrollment_json, id_member};
 use crate::registrations::state_json;
 use crate::reply::{self, Reply};
@@ -78,7 +78,7 @@ pub(crate) async fn query(kind: EnrollmentKind, call: &Call, body: Body) -> Resu
 /// `POST /E`: up to [`MAX_BULK_ITEMS`] enrollments. Each succeeds or fails by itself, and the answer is 200.
 pub(crate) async fn bulk(kind: EnrollmentKind, call: &Call, body: Body) -> Result<Reply, HubError> {
     let text = read_text(body, MAX_BULK_BODY_BYTES).await?;
-    let operation: Bulk<'_> = parse_json(&text)?;
+    let operation: Bulk<'_> = parse_object(&text)?;
     let mode = Mode::parse(operation.mode.as_deref())?;
     let items = match kind {
         EnrollmentKind::Individual => operation.enrollments,
@@ -93,7 +93,7 @@ pub(crate) async fn bulk(kind: EnrollmentKind, call: &Call, body: Body) -> Resul
             format!("A bulk operation takes at most {MAX_BULK_ITEMS} enrollments."),
         ));
     }
-    let documents: Vec<Document> = items.iter().map(|item| parse_json(item.get())).collect::<Result<_, _>>()?;
+    let documents: Vec<Document> = items.iter().map(|item| parse_object(item.get())).collect::<Result<_, _>>()?;
     let ids: Vec<String> = documents.iter().map(|document| document.id(kind).to_ascii_lowercase()).collect();
     if let Some(twice) = ids.iter().enumerate().find_map(|(at, id)| ids.iter().skip(at + 1).find(|other| *other == id))
     {

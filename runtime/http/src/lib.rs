@@ -24,9 +24,6 @@ pub mod service;
 mod surface;
 mod twins;
 
-#[cfg(test)]
-mod testing;
-
 pub use admin::Admin;
 pub use devices::MAX_IDENTITY_BODY_BYTES;
 pub use enrollments::{DEFAULT_PAGE_ITEMS, MAX_BULK_BODY_BYTES, MAX_BULK_ITEMS, MAX_ENROLLMENT_BODY_BYTES};

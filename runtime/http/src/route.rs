@@ -174,9 +174,9 @@ mod tests {
 
     #[test]
     fn a_post_may_be_a_patch_and_nothing_else() {
-        let meant = |method: &str, header: &str| {
-            let request = Request::builder().method(method).header("X-HTTP-Method-Override", header);
-            super::method(&request.body(()).unwrap().into_parts().0)
+        let meant = |sent: &str, header: &str| {
+            let request = Request::builder().method(sent).header("X-HTTP-Method-Override", header);
+            method(&request.body(()).unwrap().into_parts().0)
         };
         assert_eq!(meant("POST", "PATCH"), Method::PATCH);
         assert_eq!(meant("POST", "patch"), Method::PATCH);
@@ -186,14 +186,14 @@ mod tests {
 
     #[test]
     fn the_host_has_no_port() {
-        let host = |uri: &str, header: &str| {
+        let read = |uri: &str, header: &str| {
             let request = Request::builder().uri(uri).header("Host", header).body(()).unwrap();
-            super::host(&request.into_parts().0).map(|host| host.as_str().to_owned())
+            host(&request.into_parts().0).map(|host| host.as_str().to_owned())
         };
-        assert_eq!(host("/", "Hub1.Nave.Test:8443").as_deref(), Some("hub1.nave.test"));
-        assert_eq!(host("https://other:443/", "hub1").as_deref(), Some("other"));
-        assert_eq!(host("/", "[::1]:443"), None);
-        assert_eq!(host("/", "hub1:port"), None);
+        assert_eq!(read("/", "Hub1.Nave.Test:8443").as_deref(), Some("hub1.nave.test"));
+        assert_eq!(read("https://other:443/", "hub1").as_deref(), Some("other"));
+        assert_eq!(read("/", "[::1]:443"), None);
+        assert_eq!(read("/", "hub1:port"), None);
     }
 
     #[test]

@@ -281,6 +281,41 @@ mod tests {
         assert_eq!(ErrorCode::DeviceAlreadyExists.name(), "DeviceAlreadyExists");
     }
 
+    /// The methods function names its errors by number; one that is not known here would be shown as a failure of the hub.
+    #[test]
+    fn every_error_of_methods_is_known() {
+        use nave_function_methods::{Answered, DeviceAnswer, Plan, Presence, Timeouts, begin, complete};
+
+        let large = format!(r#"{{"methodName":"m","payload":"{}"}}"#, "x".repeat(200_000));
+        let calls = [
+            ("nonsense", Presence::Online),
+            ("{}", Presence::Online),
+            (r#"{"methodName":"m","responseTimeoutInSeconds":0}"#, Presence::Online),
+            (&large, Presence::Online),
+            (r#"{"methodName":"m"}"#, Presence::UnknownDevice),
+            (r#"{"methodName":"m"}"#, Presence::Disabled),
+            (r#"{"methodName":"m"}"#, Presence::Offline),
+            (r#"{"methodName":"m"}"#, Presence::Saturated),
+        ];
+        let begun = calls.into_iter().map(|(body, presence)| match begin(body, presence) {
+            Plan::Refuse(refusal) => refusal,
+            other => panic!("{other:?}"),
+        });
+        let answers = [
+            DeviceAnswer::Answered(Answered { status_text: "x".into(), payload: Vec::new() }),
+            DeviceAnswer::NoAnswer,
+            DeviceAnswer::Disconnected,
+            DeviceAnswer::NeverConnected,
+        ];
+        let timeouts = Timeouts { connect_ms: 0, response_ms: 5_000 };
+        let completed = answers.into_iter().map(|answer| complete(timeouts, &answer).unwrap_err());
+        for refusal in begun.chain(completed) {
+            let code = ErrorCode::from_number(refusal.error_code);
+            let code = code.unwrap_or_else(|| panic!("{} {} is not known", refusal.error_code, refusal.error_name));
+            assert_eq!((code.name(), code.status()), (refusal.error_name.as_str(), refusal.http_status));
+        }
+    }
+
     #[test]
     fn the_caller_does_not_read_the_detail() {
         let error = HubError::internal("/var/lib/nave: input/output error");

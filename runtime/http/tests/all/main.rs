@@ -1,0 +1,12 @@
+//! Whole surfaces: requests as the SDKs send them, to a platform with the real functions, in a simulation.
+
+mod admin;
+mod devices;
+mod enrollments;
+mod events;
+mod hosts;
+mod methods;
+mod provision;
+mod registrations;
+mod twins;
+mod world;
