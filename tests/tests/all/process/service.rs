@@ -79,9 +79,11 @@ impl Service {
 
     async fn exchange(&self, method: &str, target: &str, body: &str) -> io::Result<Answer> {
         let mut stream = dial(&self.ready, self.ready.https()).await?;
+        // A `PUT` with a precondition would not create anything.
+        let condition = if method == "PATCH" { "If-Match: *\r\n" } else { "" };
         let request = format!(
-            "{method} {target} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nIf-Match: *\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\n{condition}\
+             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             self.host,
             self.token,
             body.len()
@@ -105,31 +107,7 @@ impl Service {
             "deviceId": device,
             "authentication": { "type": "sas", "symmetricKey": { "primaryKey": key, "secondaryKey": key } },
         });
-        // `If-Match: *` would ask for one that exists.
-        let target = format!("/devices/{device}?api-version=2021-04-12");
-        let creator = Self { token: format!("{}\r\nX-Nothing: ", self.token), ..self.clone() };
-        creator.put_new(&target, &body.to_string()).await;
-    }
-
-    /// `PUT` without a precondition.
-    pub(super) async fn put_new(&self, target: &str, body: &str) {
-        let create = async {
-            let mut stream = dial(&self.ready, self.ready.https()).await?;
-            let request = format!(
-                "PUT {target} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nContent-Type: application/json\r\n\
-                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                self.host,
-                self.token,
-                body.len()
-            );
-            stream.write_all(request.as_bytes()).await?;
-            stream.flush().await?;
-            let mut bytes = Vec::new();
-            stream.read_to_end(&mut bytes).await?;
-            Ok::<_, io::Error>(bytes)
-        };
-        let answer = parse(&in_time(target, create).await.unwrap()).expect("a whole answer");
-        assert!((200..300).contains(&answer.status), "{target}: {} {}", answer.status, answer.text());
+        self.json("PUT", &format!("/devices/{device}?api-version=2021-04-12"), &body.to_string()).await;
     }
 
     /// Everything in the log of events, once nothing comes any more.
