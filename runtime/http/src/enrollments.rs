@@ -34,7 +34,7 @@ pub const DEFAULT_PAGE_ITEMS: usize = 100;
 pub(crate) async fn get(kind: EnrollmentKind, call: &Call) -> Result<Reply, HubError> {
     let service = call.platform.provisioning();
     let record = service.get_enrollment(kind, addressed(call)).await?;
-    Ok(enrollment(&record, shown(service, &record).await?))
+    Ok(enrollment(&record, &shown(service, &record).await?))
 }
 
 /// `PUT /E/{id}`.
@@ -43,7 +43,7 @@ pub(crate) async fn put(kind: EnrollmentKind, call: &Call, body: Body) -> Result
     let input = document.into_input(kind, Some(addressed(call)))?;
     let service = call.platform.provisioning();
     let record = service.put_enrollment(input, &call.if_match()).await?;
-    Ok(enrollment(&record, shown(service, &record).await?))
+    Ok(enrollment(&record, &shown(service, &record).await?))
 }
 
 /// `DELETE /E/{id}`.
@@ -227,7 +227,7 @@ async fn shown(service: &Provisioning, record: &EnrollmentRecord) -> Result<Valu
     enrollment_json(record, registration)
 }
 
-fn enrollment(record: &EnrollmentRecord, json: Value) -> Reply {
+fn enrollment(record: &EnrollmentRecord, json: &Value) -> Reply {
     reply::with_etag(reply::json(StatusCode::OK, json.to_string()), &format!("\"{}\"", record.etag))
 }
 

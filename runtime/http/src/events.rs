@@ -357,3 +357,32 @@ const fn message_source(source: Source) -> &'static str {
         Source::DigitalTwinChangeEvents => "digitalTwinChangeEvents",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_streams_are_open_at_a_time() {
+        let streams = Streams::default();
+        let mut open: Vec<_> = (0..MAX_EVENT_STREAMS).map(|_| streams.open().unwrap()).collect();
+        assert!(streams.open().is_none());
+        open.pop();
+        let again = streams.open();
+        assert!(again.is_some() && streams.open().is_none());
+    }
+
+    #[test]
+    fn a_stream_begins_at_words_offsets_and_times() {
+        assert_eq!(from("Earliest").unwrap(), From::Earliest);
+        assert_eq!(from("LATEST").unwrap(), From::Latest);
+        assert_eq!(from("17").unwrap(), From::After(Offset::of(17)));
+        assert_eq!(
+            from("2026-01-31T10:00:00Z").unwrap(),
+            From::At(Timestamp::parse_iso("2026-01-31T10:00:00").unwrap())
+        );
+        for wrong in ["-1", "+1", "x", "2026-01-31", "99999999999999999999"] {
+            assert_eq!(from(wrong).unwrap_err().code, ErrorCode::ArgumentInvalid, "{wrong}");
+        }
+    }
+}

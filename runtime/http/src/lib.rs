@@ -23,6 +23,7 @@ mod route;
 pub mod service;
 mod surface;
 mod twins;
+mod work;
 
 pub use admin::Admin;
 pub use devices::MAX_IDENTITY_BODY_BYTES;

@@ -17,6 +17,7 @@ use crate::call::{Call, parse_json, read_text};
 use crate::reply::{self, Reply};
 use crate::route::not_allowed;
 use crate::service::Body;
+use crate::work::to_its_end;
 
 /// What a device asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,9 @@ async fn register(
 ) -> Result<Reply, HubError> {
     let attempt = attempt(call, body, credentials).await?;
     let id = attempt.registration_id.clone();
-    let running = service.register(attempt).await?;
+    let registering = Arc::clone(service);
+    let work = async move { registering.register(attempt).await };
+    let running = to_its_end(&**call.platform.env(), work).await?;
     let location = format!(
         "https://{}/{}/registrations/{}/operations/{}?api-version={}",
         host(call),

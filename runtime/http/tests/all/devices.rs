@@ -1,8 +1,14 @@
 //! `/devices`.
 
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use nave_env::Env as _;
+use nave_hub::{CloseReason, Subscriptions, ToDevice};
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{Ask, World};
 
 #[test]
 fn a_device_is_created_with_keys_and_read_back() {
@@ -144,4 +150,26 @@ fn ids_are_decoded_once() {
     assert_eq!(created.json()["deviceId"], id);
     // The Java SDK does not encode.
     assert_eq!(world.hub_request("GET", "/devices/a%25b+c%23d:e").send().json()["deviceId"], id);
+}
+
+/// The client goes away after its request was committed and before what follows is done.
+#[test]
+fn a_change_ends_without_its_client() {
+    let world = World::new();
+    world.create_device("d1");
+    let (session, messages) = world.connect("d1", Subscriptions::TWIN_DESIRED);
+    let give_up = |ask: Ask<'_>| {
+        let answer = pin!(ask.answer());
+        let patience = world.env.sleep(Duration::from_micros(500));
+        let gave_up =
+            world.simulation.run(async { matches!(select(answer, patience).await, Either::Right(_)) }).unwrap();
+        assert!(gave_up, "a commit takes a millisecond");
+        world.simulation.run(world.env.sleep(Duration::from_secs(1))).unwrap();
+    };
+    let desired = json!({ "properties": { "desired": { "x": 1 } } });
+    give_up(world.hub_request("PATCH", "/twins/d1").json(&desired));
+    assert!(matches!(messages.all()[..], [ToDevice::Desired { version: 2, .. }]), "{:?}", messages.all());
+    let disabled = json!({ "deviceId": "d1", "status": "disabled" });
+    give_up(world.hub_request("PUT", "/devices/d1").header("If-Match", "*").json(&disabled));
+    assert_eq!(session.close_reason(), Some(CloseReason::Disabled));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join;
 use nave_env::Env as _;
 use nave_hub::{Message, Subscriptions, system};
-use nave_log::partition_of;
+use nave_log::{MessageKey, NewRecord, Source, partition_of};
 use serde_json::{Value, json};
 
 use crate::world::{Answer, World};
@@ -97,6 +97,34 @@ fn a_stream_begins_where_it_is_told() {
     assert_eq!(read(&format!("from=1&partition={partition}")), Vec::<String>::new());
     assert_eq!(read(&format!("from=99&partition={partition}")), Vec::<String>::new());
     assert_eq!(read(&format!("from=earliest&partition={}", (partition + 1) % 4)), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_routed_elsewhere_is_not_shown() {
+    let world = World::new();
+    let record = |endpoints: &[&str], number: u8| NewRecord {
+        key: MessageKey([number; 16]),
+        source: Source::TwinChangeEvents,
+        device_id: "d1".to_owned(),
+        module_id: Some("m1".to_owned()),
+        endpoints: endpoints.iter().map(|name| (*name).to_owned()).collect(),
+        system: vec![("something".to_owned(), "else".to_owned())],
+        properties: Vec::new(),
+        body: vec![number].into(),
+    };
+    let records = vec![record(&["archive"], 1), record(&["archive", "events"], 2), record(&[], 3)];
+    let partition = partition_of("d1", 4);
+    world.simulation.run(world.hub().log().append(partition, records)).unwrap().unwrap();
+    let found = lines(&world.hub_request("GET", "/events?from=earliest&maxWait=1").send());
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0]["sequenceNumber"], &found[0]["body"]), (&json!(1), &json!("Ag==")));
+    assert_eq!(found[0]["moduleId"], "m1");
+    assert_eq!(found[0]["systemProperties"]["iothub-message-source"], "twinChangeEvents");
+    assert_eq!(found[0]["systemProperties"]["something"], "else");
+    // What is not shown does not keep a stream open either.
+    let partition = partition.get();
+    let after = world.hub_request("GET", &format!("/events?from=1&partition={partition}&maxWait=1&maxCount=9")).send();
+    assert_eq!(bodies(&after), Vec::<String>::new());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Whole surfaces: requests as the SDKs send them, to a platform with the real functions, in a simulation.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 mod admin;
 mod devices;
 mod enrollments;

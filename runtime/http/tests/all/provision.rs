@@ -55,8 +55,8 @@ fn who_may_not_register_is_told_so() {
     let wrong = world.registration_token("dev-2", &key);
     ask("dev-2/register").header("Authorization", &wrong).send().dps_error(401_002, "IotHubUnauthorizedAccess");
     let token = world.registration_token("dev-1", &key);
-    let other_scope = format!("/0ne000000ff/registrations/dev-1/register?api-version=2019-03-31");
-    let answer = world.request(DPS, "PUT", &other_scope).header("Authorization", &token).untouchable().send();
+    let other_scope = "/0ne000000ff/registrations/dev-1/register?api-version=2019-03-31";
+    let answer = world.request(DPS, "PUT", other_scope).header("Authorization", &token).untouchable().send();
     answer.dps_error(401_002, "IotHubUnauthorizedAccess");
     let mismatch = ask("dev-1/register").header("Authorization", &token).text(r#"{"registrationId":"dev-2"}"#).send();
     mismatch.dps_error(400_004, "ArgumentInvalid");
