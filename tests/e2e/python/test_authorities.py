@@ -82,10 +82,7 @@ def test_enrollment_group_of_a_registered_authority(nave, admin, dps, hubs, uniq
     def register(presented):
         client = devices.provisioning_with_certificate(
             dps.endpoint.host, dps.endpoint.id_scope, name, presented, nave.ca)
-        try:
-            return client.register()
-        finally:
-            client._pipeline.shutdown(callback=lambda **_: None)
+        return devices.register(client)
 
     assert register(certificate).registration_state.assigned_hub in hubs
     with pytest.raises((ClientError, CredentialError)):

@@ -12,7 +12,6 @@ from harness.secrets import new_key
 OPERATIONS = {
     "read identity": ("GET", "/devices/{id}", None, {"iothubowner", "registryRead", "registryReadWrite"}),
     "list identities": ("GET", "/devices?top=1", None, {"iothubowner", "registryRead", "registryReadWrite"}),
-    "statistics": ("GET", "/statistics/devices", None, {"iothubowner", "registryRead", "registryReadWrite"}),
     "write identity": ("PUT", "/devices/{id}", {"deviceId": "{id}"}, {"iothubowner", "registryReadWrite"}),
     "read twin": ("GET", "/twins/{id}", None, {"iothubowner", "service"}),
     "patch twin": ("PATCH", "/twins/{id}", {"tags": {}}, {"iothubowner", "service"}),

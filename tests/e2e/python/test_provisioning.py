@@ -32,23 +32,16 @@ def by_key(nave, dps):
         client = devices.provisioning_with_key(
             dps.endpoint.host, dps.endpoint.id_scope, registration_id, key, nave.ca)
         client.provisioning_payload = payload
-        return finish(client)
+        return devices.register(client)
     return register
 
 
 @pytest.fixture
 def by_certificate(nave, dps):
     def register(registration_id, certificate, chain=True):
-        return finish(devices.provisioning_with_certificate(
+        return devices.register(devices.provisioning_with_certificate(
             dps.endpoint.host, dps.endpoint.id_scope, registration_id, certificate, nave.ca, chain))
     return register
-
-
-def finish(client):
-    try:
-        return client.register()
-    finally:
-        client._pipeline.shutdown(callback=lambda **_: None)
 
 
 def is_assigned(result, device_id, hubs, substatus="initialAssignment"):

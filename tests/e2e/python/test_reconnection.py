@@ -18,6 +18,8 @@ def test_client_comes_back_after_a_lost_connection(hub1, feed, device, connect):
 
 def test_desired_changes_while_offline_are_caught_up(hub1, device, connect):
     sdk = connect(device, patches=True)
+    # Lets the SDK subscribe to answers, which it expects to be live again when it is back.
+    assert sdk.client.get_twin()["desired"] == {"$version": 1}
     sdk.client.disconnect()
     hub1.wait_for(device["deviceId"], "Disconnected")
     hub1.patch_twin(device["deviceId"], {"properties": {"desired": {"a": 1}}})

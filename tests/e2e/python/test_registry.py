@@ -190,14 +190,6 @@ def test_bad_list_size(hub1, top):
     assert response.headers["iothub-errorcode"]
 
 
-def test_statistics(hub1, registry, device):
-    statistics = registry.get_device_registry_statistics()
-    listed = registry.get_devices()
-    assert statistics.total_device_count == len(listed)
-    assert statistics.enabled_device_count == sum(d.status == "enabled" for d in listed)
-    assert statistics.disabled_device_count == sum(d.status == "disabled" for d in listed)
-
-
 @pytest.mark.parametrize("version", [None, "1999-01-01", "nonsense"])
 def test_unknown_api_version(hub1, device, version):
     response = hub1.request("GET", f"/devices/{device['deviceId']}", version=version)

@@ -12,6 +12,14 @@ def without_version(section: dict) -> dict:
     return {name: value for name, value in section.items() if not name.startswith("$")}
 
 
+def nested(levels: int) -> dict:
+    """A property of which `levels` objects lie within each other, below the section itself."""
+    value = {"scalar": 1}
+    for _ in range(levels - 1):
+        value = {"deeper": value}
+    return {"deep": value}
+
+
 def test_new_twin(hub1, device, connect):
     twin = connect(device).client.get_twin()
     assert twin == {"desired": {"$version": 1}, "reported": {"$version": 1}}
@@ -107,7 +115,7 @@ def test_tags_are_hidden_from_the_device(hub1, device, connect):
     {"$version": 3},
     {"a": 2**52},
     {"a": "x" * 4097},
-    {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": {"j": {"k": 1}}}}}}}}}}},
+    nested(11),
     {f"k{number}": "x" * 4000 for number in range(9)},
 ], ids=["null-in-array", "dot", "dollar", "integer", "long-string", "deep", "section-too-large"])
 def test_bad_reported_patch_is_refused_and_the_connection_stays(device, connect, patch):
@@ -124,7 +132,7 @@ def test_limits_themselves_are_allowed(device, connect):
     client = connect(device).client
     patch = {
         "max": 2**52 - 1, "min": -(2**52), "float": 1e300, "text": "x" * 4096, "key" * 300: 1, "": {},
-        "deep": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": {"j": 1}}}}}}}}},
+        **nested(10),
     }
     client.patch_twin_reported_properties(patch)
     assert without_version(client.get_twin()["reported"]) == patch

@@ -94,6 +94,15 @@ def provisioning_with_certificate(host: str, scope: str, registration_id: str, c
         host, registration_id, scope, X509(certificate_file, key_file), server_verification_cert=_read(ca))
 
 
+def register(client: ProvisioningDeviceClient):
+    """Registers and leaves nothing running; the SDK shuts down by itself only after an assignment."""
+    try:
+        return client.register()
+    except Exception:
+        client._pipeline.shutdown(callback=lambda **_: None)
+        raise
+
+
 def message(body, **fields) -> Message:
     made = Message(body)
     for name, value in fields.items():

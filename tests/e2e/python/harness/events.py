@@ -88,9 +88,11 @@ class Feed:
                     with self._changed:
                         self._events[(event.partition, event.sequence_number)] = event
                         self._changed.notify_all()
-            except (requests.RequestException, AttributeError, OSError, ValueError):
-                # The hub restarts, or the feed is closed under the reader.
+            except (requests.RequestException, OSError, ValueError):
+                # The hub restarts, or the feed is closed.
                 time.sleep(0.2)
+            if response is not None:
+                response.close()
             response = None
 
     def of(self, device_id: str) -> list[Event]:
@@ -114,4 +116,5 @@ class Feed:
     def close(self) -> None:
         self._closed = True
         for response in list(self._responses.values()):
-            response.close()
+            # Wakes the reader, who closes it; closing it here would wait for the reader.
+            response.raw.shutdown()

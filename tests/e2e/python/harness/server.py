@@ -1,5 +1,6 @@
 """The hub as a process."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -69,6 +70,16 @@ def ensure_ports_free() -> None:
                 raise HarnessError(f"something listens on port {port} already: stop it, the SDKs dial fixed ports")
 
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """A hub that outlives a run that was killed would hold the ports (Linux; elsewhere there is no such thing)."""
+    if hasattr(_LIBC, "prctl"):
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Endpoint:
     """A hub or the provisioning service: its names and its owner's key."""
 
@@ -128,7 +139,8 @@ class Nave:
         ensure_ports_free()
         command = [str(program), "serve", "--data-dir", str(self.data_dir), "--config", str(CONFIGURATION)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent)
         deadline = time.monotonic() + READY_SECONDS
         while not self.ready_file.exists():
             code = self._process.poll()
