@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::HubError;
 use crate::hub::{Hub, decode, put};
-use crate::telemetry::{log_failed, system, twin_text, with_enrichments};
+use crate::telemetry::{RoutedTwin, log_failed, system, with_enrichments};
 use crate::view;
 
 /// Most events that may wait in one record. They wait only while the log refuses appends; a change that would add one more
@@ -192,7 +192,7 @@ impl Hub {
                 ("opType".to_owned(), entry.op_type.clone()),
             ];
             let enqueued = entry.at.iso();
-            let sections = record.map(twin_text);
+            let sections = record.map(RoutedTwin);
             let mut view = MessageView::new(source, entry.body.text().as_bytes())
                 .with_system(SystemProperties {
                     content_type: Some("application/json"),

@@ -1,16 +1,18 @@
 //! Device-to-cloud messages: accepted, routed, made durable, and only then acknowledged.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use nave_log::{LogError, MessageKey, NewRecord, partition_of};
 use nave_model::{DeviceRecord, Timestamp};
-use nave_routing::{Decision, MessageView, Outcome, RouteTable, Source, SystemProperties, TwinText};
+use nave_routing::{Decision, MessageView, Outcome, RouteTable, Source, SystemProperties, TwinSection, TwinSections};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::{ErrorCode, HubError};
 use crate::hub::Hub;
 use crate::session::Session;
+use crate::view;
 
 /// Largest device-to-cloud message: body, values of system properties, names and values of application properties. Larger
 /// ones end the connection (protocol notes: semantics §1).
@@ -140,7 +142,7 @@ impl Hub {
                 ..sender_properties(&message.system)
             })
             .with_application(&message.properties);
-        let sections = twin.map(twin_text);
+        let sections = twin.map(RoutedTwin);
         let decision = match &sections {
             Some(sections) => table.decide(&view.with_twin(sections)),
             None => table.decide(&view),
@@ -184,11 +186,17 @@ impl Hub {
     }
 }
 
-pub(crate) fn twin_text(record: &DeviceRecord) -> TwinText<'_> {
-    TwinText {
-        tags: Some(record.twin.tags.text()),
-        desired: Some(record.twin.desired.json.text()),
-        reported: Some(record.twin.reported.json.text()),
+/// A device's twin as conditions and enrichments read it: as services see it, and rendered only if they do.
+pub(crate) struct RoutedTwin<'a>(pub(crate) &'a DeviceRecord);
+
+impl TwinSections for RoutedTwin<'_> {
+    fn section(&self, section: TwinSection) -> Option<Cow<'_, str>> {
+        let twin = &self.0.twin;
+        Some(match section {
+            TwinSection::Tags => Cow::Borrowed(twin.tags.text()),
+            TwinSection::Desired => Cow::Owned(view::section_json(&twin.desired)),
+            TwinSection::Reported => Cow::Owned(view::section_json(&twin.reported)),
+        })
     }
 }
 

@@ -127,7 +127,7 @@ fn properties(record: &DeviceRecord) -> String {
     )
 }
 
-fn section_json(section: &SectionRecord) -> String {
+pub(crate) fn section_json(section: &SectionRecord) -> String {
     with_members(&section.json, &format!("\"$metadata\":{},\"$version\":{}", section.metadata.text(), section.version))
 }
 

@@ -120,7 +120,16 @@ impl<'a> Connection<'a> {
 
     /// Sends a message and waits until it is acknowledged.
     pub(crate) async fn telemetry(&mut self, device: &str, number: u64) -> Result<(), Gone> {
-        let bag = format!("%24.mid={device}-{number}");
+        self.send_message(device, number, "").await
+    }
+
+    /// The same, marked as JSON so that conditions can read the body.
+    pub(crate) async fn telemetry_json(&mut self, device: &str, number: u64) -> Result<(), Gone> {
+        self.send_message(device, number, "&%24.ct=application%2Fjson&%24.ce=utf-8").await
+    }
+
+    async fn send_message(&mut self, device: &str, number: u64, properties: &str) -> Result<(), Gone> {
+        let bag = format!("%24.mid={device}-{number}{properties}");
         let topic = ToServer::Telemetry { client: Client::device(device), bag: &bag }.to_string();
         let packet_id = self.packet_id();
         let mut bytes = Vec::new();

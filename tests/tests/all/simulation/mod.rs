@@ -5,6 +5,7 @@ mod device;
 mod fuse;
 mod ownership;
 mod reprovision;
+mod routing;
 mod rules;
 pub(crate) mod world;
 

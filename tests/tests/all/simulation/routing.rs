@@ -1,0 +1,108 @@
+//! Routes from their text to what is in the log: compiled by the function, run by the host, for messages and events.
+
+use nave_hub::{RoutingConfig, RoutingError, TwinUpdate};
+use nave_log::Log;
+use nave_model::{HostName, Identity, IfMatch};
+use nave_routing::{EndpointName, Enrichment, Route, RouteName, Source};
+
+use super::device::Connection;
+use super::world::World;
+
+const ID: &str = "device-0";
+
+fn route(name: &str, source: Source, condition: &str) -> Route {
+    Route {
+        name: RouteName::parse(name).unwrap(),
+        source,
+        condition: condition.to_owned(),
+        endpoint: EndpointName::events(),
+        enabled: true,
+    }
+}
+
+/// What is in the logs: source, message id or operation, and the application properties.
+async fn stored(world: &World) -> Vec<(nave_log::Source, String, Vec<(String, String)>)> {
+    let mut found = Vec::new();
+    for log in &world.logs {
+        for number in 0..log.partitions() {
+            let partition = nave_log::PartitionId::new(number).unwrap();
+            for record in log.read(partition, 0, usize::MAX, usize::MAX).await.unwrap().records {
+                let content = record.content;
+                let value = |list: &[(String, String)], name: &str| {
+                    list.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+                };
+                let what = value(&content.system, "messageId").or_else(|| value(&content.properties, "opType"));
+                found.push((content.source, what.unwrap_or_default(), content.properties));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn conditions_decide_what_is_stored_and_enrichments_what_is_added() {
+    let world = World::new(4);
+    let finished = world.simulation.run(async {
+        let host = world.start("host-a").await;
+        let keys = world.enroll(&host).await.derive(ID);
+        let name = Connection::register(&world, &host, ID, &keys).await.unwrap();
+        let hub = host.platform.hub(&HostName::parse(&name).unwrap()).unwrap();
+        hub.set_routing(RoutingConfig {
+            routes: vec![
+                route("even-in-paris", Source::DeviceMessages, "n % 2 = 0 AND $twin.tags.site = 'paris'"),
+                route("large", Source::TwinChangeEvents, "$body.properties.desired.m > 10"),
+            ],
+            fallback: false,
+            enrichments: vec![Enrichment::parse("site", "$twin.tags.site", &["events"]).unwrap()],
+        })
+        .unwrap();
+        // `n` is an application property, and properties are text: the route never matches, the compiler only warns.
+        let mut device = Connection::to_hub(&world, &host, &name, ID, &keys).await.unwrap();
+        device.telemetry(ID, 2).await.unwrap();
+        assert_eq!(stored(&world).await.len(), 0);
+
+        let identity = Identity::parse(ID).unwrap();
+        for (number, body) in [
+            (1, r#"{"tags":{"site":"paris"},"properties":{"desired":{"m":5}}}"#),
+            (2, r#"{"properties":{"desired":{"m":50}}}"#),
+        ] {
+            hub.update_twin(&identity, TwinUpdate::Patch, body, &IfMatch::None).await.unwrap();
+            let events = stored(&world).await;
+            assert_eq!(events.len(), number - 1, "only the change to 50 is wanted: {events:?}");
+        }
+        let events = stored(&world).await;
+        assert_eq!((events[0].0, events[0].1.as_str()), (nave_log::Source::TwinChangeEvents, "updateTwin"));
+
+        hub.set_routing(RoutingConfig {
+            routes: vec![route(
+                "even-in-paris",
+                Source::DeviceMessages,
+                "as_number($body.n) % 2 = 0 AND $twin.tags.site = 'paris'",
+            )],
+            fallback: false,
+            enrichments: vec![Enrichment::parse("site", "$twin.tags.site", &["events"]).unwrap()],
+        })
+        .unwrap();
+        for number in 1..=4 {
+            device.telemetry_json(ID, number).await.unwrap();
+        }
+        let messages: Vec<_> = stored(&world).await.into_iter().skip(1).collect();
+        let ids: Vec<_> = messages.iter().map(|(_, id, _)| id.as_str()).collect();
+        assert_eq!(ids, ["device-0-2", "device-0-4"], "odd ones are acknowledged and go nowhere");
+        assert_eq!(messages[0].2, [("site".to_owned(), "paris".to_owned())]);
+    });
+    finished.unwrap();
+}
+
+#[test]
+fn a_condition_that_is_none_is_refused_with_its_place() {
+    let world = World::new(4);
+    let finished = world.simulation.run(async {
+        let host = world.start("host-a").await;
+        let hub = &host.platform.hubs()[0];
+        let routes = vec![route("broken", Source::DeviceMessages, "level = \n 'storage")];
+        let error = hub.set_routing(RoutingConfig { routes, fallback: true, enrichments: Vec::new() }).unwrap_err();
+        assert!(matches!(&error, RoutingError::Condition { route, line: 2, .. } if route == "broken"), "{error}");
+    });
+    finished.unwrap();
+}
