@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{ca, device, enrollment, events, hosts, hub, method, registration, twin};
+use crate::commands::{ca, device, enrollment, events, hosts, hub, method, registration, simulate, twin};
 use crate::config::Overrides;
 
 /// A self-hosted IoT device hub and device-provisioning service for the Azure IoT SDKs.
@@ -22,11 +22,15 @@ Start here:
   nave device connection-string thermostat-1  ... and the connection string for its program
   nave events --follow                        its messages
 
-The commands read the file `connection.json` that a running hub keeps in its data directory, so on the same machine no
-connection string has to be typed.
+The commands read the file `connection.json` that a running hub keeps in its data
+directory, so on the same machine no connection string has to be typed.
 
-Exit codes: 0 done; 1 failed; 2 the command line or the configuration is wrong; 3 it does not exist; 4 the hub does not
-run or does not answer.";
+Exit codes:
+  0  done
+  1  it failed
+  2  the command line or the configuration is wrong; nothing was done
+  3  what was asked for does not exist
+  4  the hub does not run, or does not answer";
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -48,6 +52,8 @@ pub(crate) enum Command {
     Events(events::EventsArgs),
     /// Certificate authorities that vouch for devices.
     Ca(ca::CaArgs),
+    /// Run simulated devices.
+    Simulate(simulate::SimulateArgs),
     /// The names of the hubs in this machine's hosts file.
     Hosts(hosts::HostsArgs),
 }

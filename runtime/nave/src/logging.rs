@@ -2,7 +2,9 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The most detailed level that is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,21 +67,19 @@ impl LogFormat {
     }
 }
 
-/// Begins to write log lines. The embedded engine and the compiler are kept at warnings: their details help nobody.
+/// Begins to write log lines. What libraries say below a warning helps nobody here.
 pub(crate) fn start(level: LogLevel, format: LogFormat) {
-    use tracing_subscriber::EnvFilter;
-    let mut filter = EnvFilter::builder().with_default_directive(level.filter().into()).parse_lossy("");
-    if level.filter() > LevelFilter::WARN {
-        for library in ["cranelift", "fjall", "hyper", "lsm_tree", "rustls", "wasmtime"] {
-            if let Ok(directive) = format!("{library}=warn").parse() {
-                filter = filter.add_directive(directive);
-            }
-        }
-    }
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let libraries = ["cranelift", "fjall", "hyper", "lsm_tree", "rustls", "wasmtime"];
+    let filter = Targets::new()
+        .with_default(level.filter())
+        .with_targets(libraries.map(|library| (library, level.filter().min(LevelFilter::WARN))));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
     // A second start in one process, as tests do it, keeps the first.
     let _ = match format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Text => {
+            registry.with(lines.with_ansi(std::io::stderr().is_terminal()).with_target(false)).try_init()
+        }
+        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init(),
     };
 }

@@ -173,7 +173,7 @@ impl Http {
         let remedy = match error {
             ureq::Error::HostNotFound => ". Is the name right, and known to this machine (`nave hosts --write`)?",
             ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => ". Does the hub run?",
-            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => ". Name the right CA certificate with --ca",
+            error if error.to_string().contains("certificate") => ". Name the right CA certificate with --ca",
             _ => "",
         };
         Failure::Unreachable(format!("{}: {error}{remedy}", self.whom))

@@ -4,5 +4,5 @@
 mod http;
 mod target;
 
-pub(crate) use self::http::{Http, Method, Reply};
+pub(crate) use self::http::{Http, Method};
 pub(crate) use self::target::{Endpoint, Local, Target, random};

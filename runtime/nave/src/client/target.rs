@@ -1,7 +1,8 @@
 //! Which hub or provisioning service a command is for.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use nave_auth::ConnectionString;
@@ -16,6 +17,9 @@ use crate::ready::{Ready, ReadyError, ReadyHub};
 
 const HTTPS_PORT: u16 = 443;
 const MQTTS_PORT: u16 = 8883;
+
+/// How long the loopback device may take to answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The options that every command has.
 #[derive(Args, Clone)]
@@ -187,33 +191,22 @@ impl Endpoint {
     pub(crate) fn dps_api(&self) -> Result<Http, Failure> {
         Http::new(self, "2021-10-01")
     }
-
-    /// Where `host` is: on this machine first, if the hub runs here.
-    pub(crate) fn addresses(&self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
-        addresses(self.is_local, host, port)
-    }
 }
 
-/// Where `host` is: on this machine first, if `is_local`.
+/// Where `host` is. A hub that runs on this machine is on its loopback device, unless it listens elsewhere only; that is tried
+/// first, because asking for a name that no server knows can take long.
 pub(super) fn addresses(is_local: bool, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
-    let mut found = Vec::new();
     if is_local {
-        found.extend(
-            [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].map(|ip| SocketAddr::new(ip, port)),
-        );
-    }
-    match (host, port).to_socket_addrs() {
-        Ok(resolved) => {
-            for address in resolved {
-                if !found.contains(&address) {
-                    found.push(address);
-                }
-            }
-            Ok(found)
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let found = loopback
+            .map(|ip| SocketAddr::new(ip, port))
+            .into_iter()
+            .find(|address| TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok());
+        if let Some(found) = found {
+            return Ok(vec![found]);
         }
-        Err(error) if found.is_empty() => Err(error),
-        Err(_) => Ok(found),
     }
+    Ok((host, port).to_socket_addrs()?.collect())
 }
 
 /// Random bytes for keys.

@@ -9,4 +9,5 @@ pub(crate) mod hub;
 mod input;
 pub(crate) mod method;
 pub(crate) mod registration;
+pub(crate) mod simulate;
 pub(crate) mod twin;
