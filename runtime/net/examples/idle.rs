@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nave_env::{Moment, SharedEnv};
 use nave_net::tls::{Certificates, Identity, ServerTls};
-use nave_net::{RealEnv, Server, ServerOptions, wait_for_stop};
+use nave_net::{RealEnv, Server, ServerOptions, Signal, watch_signals};
 use nave_session::protocol::{CloseReason, Disconnect, PeerFacts, Protocol, ProtocolFactory};
 
 /// Silence after which a client is gone.
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::start(&ServerOptions { workers, ..ServerOptions::default() }, Arc::clone(&env))?;
     let address = server.listen_mqtts(address.parse::<SocketAddr>()?, &tls, Arc::new(Factory(env)))?;
     println!("listening on {address}");
-    wait_for_stop()?;
+    watch_signals(|signal| signal == Signal::Reload)?;
     println!("{:?}", server.statistics());
     let in_time = server.shutdown(Duration::from_secs(5));
     println!("stopped; all connections ended in time: {in_time}");

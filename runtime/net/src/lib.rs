@@ -27,4 +27,4 @@ pub use env::RealEnv;
 pub use error::{ListenError, StartError};
 pub use limits::Limits;
 pub use server::{Server, ServerOptions, Statistics};
-pub use signals::{StopSignal, wait_for_stop};
+pub use signals::{Signal, watch_signals};

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nave_engine::{Engine, Functions};
 use nave_env::SharedEnv;
 use nave_model::Timestamp;
-use nave_net::{RealEnv, Server, ServerOptions, StopSignal, wait_for_stop};
+use nave_net::{RealEnv, Server, ServerOptions, Signal};
 
 use crate::config::Config;
 use crate::failure::Failure;
@@ -28,10 +28,10 @@ pub(crate) use settings::Settings;
 /// before they kill (systemd: 90 s, Docker: 10 s).
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs a hub until it is asked to stop.
+/// Runs a hub until it is asked to stop. SIGHUP loads the functions again.
 pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let started = Instant::now();
-    let stop = watch_signals()?;
+    let signals = watch_signals()?;
     let data = DataDir::open(&config.data_dir)?;
     let env = RealEnv::start().map_err(Failure::runtime)?;
     let shared: SharedEnv = env.clone();
@@ -41,9 +41,14 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "ready"
     );
-    // The sender lives in a thread that ends with the process; without it there is nobody who could ask to stop.
-    let signal = stop.recv().unwrap_or(StopSignal::Terminate);
-    tracing::info!(?signal, "stopping");
+    // The sender lives in a thread that ends with the process; without it there is nobody who could ask for anything.
+    let stop = loop {
+        match signals.recv().unwrap_or(Signal::Terminate) {
+            Signal::Reload => running.reload(config),
+            stop => break stop,
+        }
+    };
+    tracing::info!(signal = ?stop, "stopping");
     running.stop(&data);
     tracing::info!("stopped");
     Ok(())
@@ -53,6 +58,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
 struct Running {
     server: Server,
     ticker: ticker::Ticker,
+    functions: Arc<Functions>,
     parts: platform::Parts,
 }
 
@@ -68,7 +74,7 @@ fn start(config: &Config, data: &DataDir, env: &Arc<RealEnv>, shared: SharedEnv)
     });
     let ((engine, functions), storage, identity) = (engine?, storage?, identity?);
     let ticker = ticker::Ticker::start(engine).map_err(Failure::runtime)?;
-    let parts = platform::Parts::build(config, &settings, storage, functions, &shared)?;
+    let parts = platform::Parts::build(config, &settings, storage, Arc::clone(&functions), &shared)?;
     block_on(parts.platform.recover())?.map_err(|error| {
         Failure::runtime(format_args!("the state in {} cannot be read: {error}", data.path().display()))
     })?;
@@ -78,10 +84,20 @@ fn start(config: &Config, data: &DataDir, env: &Arc<RealEnv>, shared: SharedEnv)
     let ready = listeners::describe(config, &settings, &parts.platform, &identity, &open)?;
     ready.write(data.path()).map_err(|error| data.explain(&error))?;
     banner::print(config, &ready, &identity, data);
-    Ok(Running { server, ticker, parts })
+    Ok(Running { server, ticker, functions, parts })
 }
 
 impl Running {
+    /// Puts the functions that are on disk now in place of those that run. Calls that are under way finish on the old ones.
+    fn reload(&self, config: &Config) {
+        match self.functions.reload(&config.functions) {
+            Ok(()) => tracing::info!(source = ?config.functions, "functions loaded again"),
+            Err(error) => {
+                tracing::error!(%error, "functions could not all be loaded again: what could not stays as it was")
+            }
+        }
+    }
+
     /// Stops in the order in which nothing is lost: nobody finds the hub, connections end, what is queued is written.
     fn stop(self, data: &DataDir) {
         if let Err(error) = ready::remove(data.path()) {
@@ -113,30 +129,25 @@ fn server_identity(config: &Config, data: &DataDir, env: &RealEnv) -> Result<cer
     certificates::development(&data.tls(), &names, env).map_err(Failure::runtime)
 }
 
-/// Listens for signals from now on: one that comes during the start is obeyed after it. A second one, while the hub stops,
-/// ends the process at once.
-fn watch_signals() -> Result<mpsc::Receiver<StopSignal>, Failure> {
+/// Listens for signals from now on: one that comes during the start is obeyed after it. A second request to stop, while the
+/// hub stops, ends the process at once.
+fn watch_signals() -> Result<mpsc::Receiver<Signal>, Failure> {
     let (sender, receiver) = mpsc::channel();
     let watch = move || {
-        loop {
-            match wait_for_stop() {
-                Ok(signal) if sender.send(signal).is_ok() => {}
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(%error, "cannot wait for signals");
-                    return;
-                }
-            }
-            match wait_for_stop() {
-                Ok(_) => {
+        let mut stopping = false;
+        let ended = nave_net::watch_signals(|signal| {
+            if signal != Signal::Reload {
+                if stopping {
                     tracing::warn!("asked to stop a second time: stopping at once");
                     std::process::exit(1);
                 }
-                Err(error) => {
-                    tracing::error!(%error, "cannot wait for signals");
-                    return;
-                }
+                stopping = true;
             }
+            // Nobody receives once the hub has stopped; then the process ends anyway.
+            sender.send(signal).is_ok()
+        });
+        if let Err(error) = ended {
+            tracing::error!(%error, "cannot wait for signals");
         }
     };
     std::thread::Builder::new().name("nave-signals".into()).spawn(watch).map_err(Failure::runtime)?;
