@@ -3,4 +3,5 @@
 mod components;
 mod composition;
 mod containment;
+mod process;
 mod simulation;

@@ -7,7 +7,7 @@ use super::server::Site;
 #[test]
 fn an_unknown_key_is_refused_with_a_suggestion() {
     let site = Site::with("\n[[hub]]\nname = \"hub2\"\nhots_name = \"hub2.nave.test\"\n");
-    site.refused(site.command()).expect(2, &["hots_name", "did you mean `host_name`", "nave.toml", "line 18"]);
+    site.refused(site.command()).expect(2, &["hots_name", "did you mean `host_name`", "nave.toml", "line 17"]);
     assert!(!site.data().exists(), "nothing was made");
 }
 

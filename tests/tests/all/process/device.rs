@@ -105,8 +105,7 @@ impl Link {
 
     /// Subscribes to everything.
     pub(super) async fn subscribe(&mut self, filters: &[&str]) -> io::Result<()> {
-        let wanted: Vec<_> =
-            filters.iter().map(|filter| Subscription { filter, qos: QoS::AtLeastOnce }).collect();
+        let wanted: Vec<_> = filters.iter().map(|filter| Subscription { filter, qos: QoS::AtLeastOnce }).collect();
         let mut bytes = Vec::new();
         encode::subscribe(&mut bytes, PacketId::FIRST, &wanted).unwrap();
         self.send(&bytes).await?;
@@ -226,7 +225,8 @@ pub(super) async fn register(ready: &Ready, id: &str, key: &SharedKey) -> String
     link.subscribe(&["$dps/registrations/res/#"]).await.unwrap();
     let mut bytes = Vec::new();
     let body = format!("{{\"registrationId\":\"{id}\"}}");
-    encode::publish(&mut bytes, &ToServer::DpsRegister { rid: "1" }, body.as_bytes(), Delivery::AtMostOnce, false).unwrap();
+    encode::publish(&mut bytes, &ToServer::DpsRegister { rid: "1" }, body.as_bytes(), Delivery::AtMostOnce, false)
+        .unwrap();
     loop {
         link.send(&bytes).await.unwrap();
         let Incoming::Registration { status, body } = link.next().await.unwrap() else { panic!("no registration") };

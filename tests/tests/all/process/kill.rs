@@ -7,13 +7,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use nave_auth::{KeyPair, SharedKey};
-use nave_env::sim::SimEnv;
+use nave_env::sim::Simulation;
 use nave_model::{Keys, Record as _, SessionRecord, Tenant, Timestamp};
 use nave_mqtt::packet::PacketId;
 use nave_store::{FjallStore, Store as _};
@@ -506,7 +505,7 @@ fn check_messages(subject: &Subject, events: &[Event]) -> (u64, u64) {
 
 /// Each accepted connection raised the device's epoch by one, and nothing else did.
 fn check_epochs(world: &World) {
-    let env = Arc::new(SimEnv::new(1, Timestamp::from_unix_seconds(1)));
+    let env = Simulation::new(1, Timestamp::from_unix_seconds(1)).host();
     let store = FjallStore::open(&world.site.data().join("store"), nave_store::Options::default(), env).unwrap();
     let keys = Keys::new(&Tenant::default_tenant(), "hub1");
     for subject in &world.subjects {

@@ -6,13 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nave_auth::{DEVICE_KEY_LENGTH, SharedKey};
-use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::device::Device;
-use super::server::{READY_FILE, Ready, Site};
+use super::server::{READY_FILE, Ready, Signal, Site};
 use super::service::{Service, dial};
 use super::{PATIENCE, in_time, run};
 
@@ -83,11 +82,11 @@ fn check_shape(ready: &Value, pid: u32) {
 fn a_signal_ends_it_well_with_connections_open() {
     run(async {
         let site = Site::new();
-        for signal in [Signal::TERM, Signal::INT] {
+        for signal in [Signal::Terminate, Signal::Interrupt] {
             let (hub, ready) = site.start();
             let service = Service::hub(&ready);
-            service.create_device(&format!("device-{}", signal.as_raw()), &key()).await;
-            let id = format!("device-{}", signal.as_raw());
+            let id = format!("device-{}", signal.name());
+            service.create_device(&id, &key()).await;
             let mut device = Device::connect(&ready, &id, &key()).await.unwrap();
             device.telemetry(b"{}").await.unwrap();
             // One that stands in the middle of its handshake, one that is about to send a request, one that is sent events.
@@ -95,13 +94,12 @@ fn a_signal_ends_it_well_with_connections_open() {
             half.write_all(&[0x16, 3, 1, 2, 0]).await.unwrap();
             let mut idle = dial(&ready, ready.https()).await.unwrap();
             idle.write_all(b"GET /devices HTTP/1.1\r\n").await.unwrap();
-            let endless = tokio::task::spawn_local(async move {
-                service.request("GET", "/events?from=earliest", "").await
-            });
+            let endless =
+                tokio::task::spawn_local(async move { service.request("GET", "/events?from=earliest", "").await });
             tokio::time::sleep(Duration::from_millis(50)).await;
             hub.signal(signal);
-            let status = tokio::task::spawn_blocking(move || hub_ends(&hub)).await;
-            assert_eq!(status.unwrap(), Some(0));
+            let status = in_time("the end of the hub", hub.ended()).await;
+            assert_eq!(status.code(), Some(0));
             assert!(!site.ready_file().exists());
             assert!(device.link.next().await.is_err(), "the device's connection ended");
             let _ = in_time("the end of the event stream", endless).await.unwrap();
@@ -135,7 +133,10 @@ fn one_hub_at_a_time_has_a_data_directory() {
         let site = Site::new();
         let (hub, ready) = site.start();
         let refusal = site.refused(site.command());
-        refusal.expect(1, &["in use by another nave", &hub.pid().to_string(), "--data-dir", site.data().to_str().unwrap()]);
+        refusal.expect(
+            1,
+            &["in use by another nave", &hub.pid().to_string(), "--data-dir", site.data().to_str().unwrap()],
+        );
         assert!(hub.is_running());
         assert_eq!(Ready::read(site.data()).unwrap().json, ready.json, "the first one's file is untouched");
         Service::hub(&ready).create_device("device", &key()).await;

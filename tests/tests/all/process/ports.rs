@@ -8,7 +8,8 @@ use super::server::Site;
 fn a_port_in_use_is_named() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
-    for (flag, key) in [("--listen-mqtts", "listen.mqtts"), ("--listen-https", "listen.https"), ("--listen-admin", "listen.admin")]
+    for (flag, key) in
+        [("--listen-mqtts", "listen.mqtts"), ("--listen-https", "listen.https"), ("--listen-admin", "listen.admin")]
     {
         let site = Site::new();
         let mut command = site.command();

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use nave_tests::paths;
-use rustix::process::{Pid, Signal, kill_process};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -151,6 +150,25 @@ impl Site {
     }
 }
 
+/// How a process is asked to stop.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Signal {
+    /// By a service manager.
+    Terminate,
+    /// By Ctrl-C.
+    Interrupt,
+}
+
+impl Signal {
+    /// Its name for the shell, and a word for other uses.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Terminate => "TERM",
+            Self::Interrupt => "INT",
+        }
+    }
+}
+
 /// How a hub that did not start ended.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -232,7 +250,9 @@ impl Nave {
 
     /// Sends a signal.
     pub(super) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child.borrow()), signal).unwrap();
+        // Every shell has this built in; the standard library can only kill.
+        let status = Command::new("sh").arg("-c").arg(format!("kill -{} {}", signal.name(), self.pid())).status();
+        assert!(status.unwrap().success());
     }
 
     /// Blocks until the process has ended.
@@ -247,9 +267,17 @@ impl Nave {
         }
     }
 
+    /// Waits until the process has ended.
+    pub(super) async fn ended(&self) -> ExitStatus {
+        while self.is_running() {
+            tokio::time::sleep(GLANCE).await;
+        }
+        self.wait()
+    }
+
     /// Asks the hub to stop, which must end well.
     pub(super) fn stop(&self) {
-        self.signal(Signal::TERM);
+        self.signal(Signal::Terminate);
         let status = self.wait();
         assert_eq!(status.code(), Some(0), "the hub was asked to stop");
     }
@@ -320,7 +348,7 @@ fn address(port: &Value) -> SocketAddr {
 
 /// Whether this test may do what only root may; if not, the reader of the test's output learns what was skipped.
 pub(super) fn is_root(what_for: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
+    let root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if !root {
         skip(&format!("{what_for} needs root"));
     }

@@ -72,7 +72,8 @@ impl Service {
 
     /// The answer to a request that must succeed.
     pub(super) async fn json(&self, method: &str, target: &str, body: &str) -> Value {
-        let answer = self.request(method, target, body).await.unwrap_or_else(|error| panic!("{method} {target}: {error}"));
+        let answer =
+            self.request(method, target, body).await.unwrap_or_else(|error| panic!("{method} {target}: {error}"));
         assert!((200..300).contains(&answer.status), "{method} {target}: {} {}", answer.status, answer.text());
         serde_json::from_slice(&answer.body).unwrap()
     }
