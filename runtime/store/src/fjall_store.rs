@@ -271,7 +271,16 @@ fn decode_value(key: &str, stored: &[u8]) -> Result<Entry, StoreError> {
 fn open_database(dir: &Path, options: &Options) -> Result<(Open, u64), OpenError> {
     let failed = |error: fjall::Error| match error {
         fjall::Error::Locked => OpenError::Locked(dir.to_owned()),
-        error => OpenError::Engine { dir: dir.to_owned(), what: error.to_string() },
+        error => match io_error(&error).map(io::Error::kind) {
+            // What the operator can do something about keeps its kind.
+            Some(
+                kind @ (io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::ReadOnlyFilesystem),
+            ) => OpenError::Io { dir: dir.to_owned(), source: io::Error::new(kind, error.to_string()) },
+            _ => OpenError::Engine { dir: dir.to_owned(), what: error.to_string() },
+        },
     };
     cut_torn_tail(dir)?;
     let database =
