@@ -137,6 +137,11 @@ pub struct SimEnv {
 }
 
 impl SimEnv {
+    /// A host in a world of its own, for code that needs time and randomness and nothing to run.
+    pub fn new(seed: u64, start: Timestamp) -> Self {
+        Self { world: Simulation::new(seed, start).world, host: 0 }
+    }
+
     /// Ends every task that this host spawned, wherever it stands, as a power cut would.
     pub fn crash(&self) {
         let dropped: Vec<_> = {
