@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{ca, device, enrollment, events, hosts, hub, method, registration, simulate, twin};
-use crate::config::Overrides;
+use crate::config::{Overrides, closest};
 
 /// A self-hosted IoT device hub and device-provisioning service for the Azure IoT SDKs.
 #[derive(Parser)]
@@ -56,6 +56,24 @@ pub(crate) enum Command {
     Simulate(simulate::SimulateArgs),
     /// The names of the hubs in this machine's hosts file.
     Hosts(hosts::HostsArgs),
+}
+
+/// The environment variable that `variable` is probably a misspelling of. Others that begin like ours are none of our business:
+/// container platforms make such for services called nave.
+pub(crate) fn misspelled(variable: &str) -> Option<String> {
+    if !variable.starts_with("NAVE_") {
+        return None;
+    }
+    let command = Cli::command();
+    let known: Vec<String> = command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|argument| argument.get_env().and_then(|name| name.to_str()).map(str::to_owned))
+        .collect();
+    if known.iter().any(|name| name == variable) {
+        return None;
+    }
+    closest(variable, known.iter().map(String::as_str)).map(str::to_owned)
 }
 
 /// `nave serve`. Flags win over environment variables, those win over the configuration file.
@@ -132,6 +150,34 @@ impl ServeArgs {
             tls_certificate: self.tls_certificate,
             tls_key: self.tls_key,
             id_scope: self.id_scope,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_reach_the_configuration() {
+        let cli = Cli::try_parse_from(["nave", "serve", "--data-dir", "d", "--workers", "3", "--listen-https", "off"]);
+        let Ok(Cli { command: Command::Serve(args) }) = cli else { panic!("it is valid") };
+        let overrides = args.overrides();
+        assert_eq!(overrides.data_dir.as_deref(), Some(std::path::Path::new("d")));
+        assert_eq!((overrides.workers, overrides.https.as_deref()), (Some(3), Some("off")));
+    }
+
+    #[test]
+    fn a_misspelled_variable_is_noticed_and_a_foreign_one_is_not() {
+        assert_eq!(misspelled("NAVE_DATADIR").as_deref(), Some("NAVE_DATA_DIR"));
+        assert_eq!(misspelled("NAVE_LISTEN_MQTT").as_deref(), Some("NAVE_LISTEN_MQTTS"));
+        for fine in ["NAVE_DATA_DIR", "NAVE_SERVICE_HOST", "NAVE_PORT_443_TCP_PROTO", "DATA_DIR"] {
+            assert_eq!(misspelled(fine), None, "{fine}");
         }
     }
 }

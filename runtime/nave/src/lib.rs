@@ -48,6 +48,11 @@ fn execute(cli: Cli) -> Result<(), Failure> {
                 None => Failure::usage(error),
             })?;
             logging::start(config.log_level, config.log_format);
+            for (name, _) in std::env::vars_os() {
+                if let Some(meant) = name.to_str().and_then(cli::misspelled) {
+                    tracing::warn!("the environment variable {} does not exist: did you mean {meant}?", name.display());
+                }
+            }
             serve::serve(&config)
         }
         Command::Hub(args) => commands::hub::run(&args),

@@ -234,7 +234,9 @@ fn moment(time: Timestamp, offset: i64) -> OffsetDateTime {
 
 #[cfg(test)]
 mod tests {
-    use nave_env::sim::SimEnv;
+    use std::sync::Arc;
+
+    use nave_env::sim::{SimEnv, Simulation};
 
     use super::*;
 
@@ -244,9 +246,10 @@ mod tests {
         list.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn at(days: i64) -> SimEnv {
+    fn at(days: i64) -> Arc<SimEnv> {
         let start = 1_800_000_000 + days * DAY_SECONDS;
-        SimEnv::new(u64::try_from(days).unwrap(), Timestamp::from_unix_seconds(u64::try_from(start).unwrap()))
+        Simulation::new(u64::try_from(days).unwrap(), Timestamp::from_unix_seconds(u64::try_from(start).unwrap()))
+            .host()
     }
 
     fn text(dir: &Path, file: &str) -> String {
@@ -258,20 +261,20 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        let made = development(dir, &names(&NAMES), &at(0)).unwrap();
+        let made = development(dir, &names(&NAMES), &*at(0)).unwrap();
         assert!(made.is_development && made.ca == dir.join(CA_CERTIFICATE));
         for file in [CA_KEY, SERVER_KEY] {
             assert_eq!(std::fs::metadata(dir.join(file)).unwrap().permissions().mode() & 0o777, 0o600);
         }
         let (ca, server) = (text(dir, CA_CERTIFICATE), text(dir, SERVER_CERTIFICATE));
-        development(dir, &names(&["localhost", "127.0.0.1", "hub1.nave.test"]), &at(1)).unwrap();
+        development(dir, &names(&["localhost", "127.0.0.1", "hub1.nave.test"]), &*at(1)).unwrap();
         assert_eq!(text(dir, SERVER_CERTIFICATE), server, "the same names in another order");
-        development(dir, &names(&["localhost"]), &at(2)).unwrap();
+        development(dir, &names(&["localhost"]), &*at(2)).unwrap();
         let other = text(dir, SERVER_CERTIFICATE);
         assert_ne!(other, server, "other names");
-        development(dir, &names(&["localhost"]), &at(300)).unwrap();
+        development(dir, &names(&["localhost"]), &*at(300)).unwrap();
         assert_eq!(text(dir, SERVER_CERTIFICATE), other, "it lasts");
-        development(dir, &names(&["localhost"]), &at(340)).unwrap();
+        development(dir, &names(&["localhost"]), &*at(340)).unwrap();
         assert_ne!(text(dir, SERVER_CERTIFICATE), other, "it is about to expire");
         assert_eq!(text(dir, CA_CERTIFICATE), ca, "clients never have to trust another CA");
     }
@@ -281,7 +284,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         for (day, list) in [(0, &NAMES[..]), (1, &["localhost"][..])] {
-            development(dir, &names(list), &at(day)).unwrap();
+            development(dir, &names(list), &*at(day)).unwrap();
             let server = parse_x509_pem(text(dir, SERVER_CERTIFICATE).as_bytes()).unwrap().1.contents;
             let ca = parse_x509_pem(text(dir, CA_CERTIFICATE).as_bytes()).unwrap().1.contents;
             let (_, server) = X509Certificate::from_der(&server).unwrap();
@@ -298,9 +301,9 @@ mod tests {
     #[test]
     fn half_a_ca_is_damage() {
         let dir = tempfile::tempdir().unwrap();
-        development(dir.path(), &names(&NAMES), &at(0)).unwrap();
+        development(dir.path(), &names(&NAMES), &*at(0)).unwrap();
         std::fs::remove_file(dir.path().join(CA_KEY)).unwrap();
-        let Err(error) = development(dir.path(), &names(&NAMES), &at(0)) else { panic!("it went on") };
+        let Err(error) = development(dir.path(), &names(&NAMES), &*at(0)) else { panic!("it went on") };
         assert!(error.to_string().contains("its private key is missing"), "{error}");
     }
 }

@@ -26,6 +26,8 @@ const TOKEN_BYTES: usize = 32;
 
 /// What is open.
 pub(super) struct Open {
+    /// What is served, replaceable.
+    pub(super) certificates: Arc<Certificates>,
     mqtts: Option<u16>,
     https: Option<u16>,
     admin: Option<ReadyAdmin>,
@@ -40,7 +42,7 @@ pub(super) fn open(
     env: &Arc<RealEnv>,
 ) -> Result<Open, Failure> {
     let certificates = Certificates::new(identity.identity.clone(), []);
-    let tls = ServerTls::new(certificates).map_err(Failure::runtime)?;
+    let tls = ServerTls::new(Arc::clone(&certificates)).map_err(Failure::runtime)?;
     let factory = Arc::new(MqttFactory::new(Arc::clone(platform)));
     let surface = Arc::new(Surface::new(Arc::clone(platform)));
     let token = new_token(env);
@@ -53,7 +55,7 @@ pub(super) fn open(
         url.get_or_insert_with(|| format!("http://{bound}"));
         Ok(bound)
     })?;
-    Ok(Open { mqtts, https, admin: url.map(|url| ReadyAdmin { url, token }) })
+    Ok(Open { certificates, mqtts, https, admin: url.map(|url| ReadyAdmin { url, token }) })
 }
 
 /// A new token for each start: it is worth nothing once the hub has stopped.

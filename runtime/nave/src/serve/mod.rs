@@ -5,6 +5,7 @@ mod certificates;
 mod directory;
 mod listeners;
 mod platform;
+mod renewal;
 mod settings;
 mod ticker;
 
@@ -35,7 +36,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let data = DataDir::open(&config.data_dir)?;
     let env = RealEnv::start().map_err(Failure::runtime)?;
     let shared: SharedEnv = env.clone();
-    let running = start(config, &data, &env, shared)?;
+    let running = start(config, &data, &env, &shared)?;
     tracing::info!(
         data_dir = %data.path().display(),
         milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -62,25 +63,28 @@ struct Running {
     parts: platform::Parts,
 }
 
-fn start(config: &Config, data: &DataDir, env: &Arc<RealEnv>, shared: SharedEnv) -> Result<Running, Failure> {
+fn start(config: &Config, data: &DataDir, env: &Arc<RealEnv>, shared: &SharedEnv) -> Result<Running, Failure> {
     let ids: Vec<_> = config.hubs.iter().map(|hub| hub.id.clone()).collect();
     let settings = Settings::open(data.path(), &ids, &**env).map_err(Failure::runtime)?;
     // The three slow parts do not depend on each other: code that is mapped, a store that is recovered, keys that are made.
     let (engine, storage, identity) = std::thread::scope(|scope| {
         let engine = scope.spawn(|| load_functions(config, data));
-        let storage = scope.spawn(|| platform::Storage::open(config, data, &shared));
-        let identity = server_identity(config, data, &**env);
+        let storage = scope.spawn(|| platform::Storage::open(config, data, shared));
+        let identity = server_identity(config, data, env);
         (join(engine), join(storage), identity)
     });
     let ((engine, functions), storage, identity) = (engine?, storage?, identity?);
     let ticker = ticker::Ticker::start(engine).map_err(Failure::runtime)?;
-    let parts = platform::Parts::build(config, &settings, storage, Arc::clone(&functions), &shared)?;
+    let parts = platform::Parts::build(config, &settings, storage, Arc::clone(&functions), shared)?;
     block_on(parts.platform.recover())?.map_err(|error| {
         Failure::runtime(format_args!("the state in {} cannot be read: {error}", data.path().display()))
     })?;
     let options = ServerOptions { workers: config.workers, ..ServerOptions::default() };
     let server = Server::start(&options, Arc::clone(env)).map_err(Failure::runtime)?;
     let open = listeners::open(&server, config, &identity, &parts.platform, env)?;
+    if identity.is_development {
+        renewal::start(shared, &open.certificates, data.tls(), certificate_names(config));
+    }
     let ready = listeners::describe(config, &settings, &parts.platform, &identity, &open)?;
     ready.write(data.path()).map_err(|error| data.explain(&error))?;
     banner::print(config, &ready, &identity, data);
@@ -120,13 +124,18 @@ fn server_identity(config: &Config, data: &DataDir, env: &RealEnv) -> Result<cer
     if let Some(tls) = &config.tls {
         return certificates::configured(tls).map_err(Failure::usage);
     }
+    certificates::development(&data.tls(), &certificate_names(config), env).map_err(Failure::runtime)
+}
+
+/// What the server's certificate has to be good for.
+fn certificate_names(config: &Config) -> Vec<String> {
     let mut names: Vec<String> = config.host_names().into_iter().map(|name| name.as_str().to_owned()).collect();
     for local in ["localhost", "127.0.0.1", "::1"] {
         if !names.iter().any(|name| name == local) {
             names.push(local.to_owned());
         }
     }
-    certificates::development(&data.tls(), &names, env).map_err(Failure::runtime)
+    names
 }
 
 /// Listens for signals from now on: one that comes during the start is obeyed after it. A second request to stop, while the

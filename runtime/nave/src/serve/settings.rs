@@ -160,7 +160,7 @@ fn generate_id_scope(mut random: impl FnMut(&mut [u8])) -> String {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use nave_env::sim::SimEnv;
+    use nave_env::sim::Simulation;
 
     use super::*;
 
@@ -169,9 +169,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (HubId::parse("hub1").unwrap(), HubId::parse("hub2").unwrap());
         assert!(Settings::read(dir.path()).unwrap().is_none());
-        let env = SimEnv::new(1, nave_model::Timestamp::from_unix_seconds(1));
-        let first = Settings::open(dir.path(), std::slice::from_ref(&one), &env).unwrap();
-        let again = Settings::open(dir.path(), &[one, two], &env).unwrap();
+        let env = Simulation::new(1, nave_model::Timestamp::from_unix_seconds(1)).host();
+        let first = Settings::open(dir.path(), std::slice::from_ref(&one), &*env).unwrap();
+        let again = Settings::open(dir.path(), &[one, two], &*env).unwrap();
         assert_eq!(first.id_scope(), again.id_scope());
         assert_eq!(first.provisioning_policies(), again.provisioning_policies());
         let policies = first.hub_policies("hub1").unwrap();
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn damage_is_reported_and_never_repaired_by_new_keys() {
         let dir = tempfile::tempdir().unwrap();
-        let env = SimEnv::new(1, nave_model::Timestamp::from_unix_seconds(1));
-        Settings::open(dir.path(), &[], &env).unwrap();
+        let env = Simulation::new(1, nave_model::Timestamp::from_unix_seconds(1)).host();
+        Settings::open(dir.path(), &[], &*env).unwrap();
         let path = dir.path().join(FILE_NAME);
         let text = std::fs::read_to_string(&path).unwrap().replace("ServiceConfig", "ServiceConfug");
         for damaged in [&*text, "{", ""] {
             std::fs::write(&path, damaged).unwrap();
-            assert!(matches!(Settings::open(dir.path(), &[], &env), Err(SettingsError::Damaged(..))), "{damaged}");
+            assert!(matches!(Settings::open(dir.path(), &[], &*env), Err(SettingsError::Damaged(..))), "{damaged}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), damaged);
         }
     }
