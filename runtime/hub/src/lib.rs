@@ -40,5 +40,5 @@ pub use routes::{RoutingConfig, RoutingError};
 pub use session::{
     CloseReason, MAX_METHODS_IN_FLIGHT, Mailbox, MailboxFull, MethodAnswer, Session, Subscriptions, ToDevice,
 };
-pub use telemetry::{MAX_MESSAGE_BYTES, Message, system};
+pub use telemetry::{MAX_MESSAGE_BYTES, MAX_MESSAGES_AT_ONCE, Message, system};
 pub use twin::{TwinUpdate, TwinView};

@@ -18,6 +18,9 @@ use crate::view;
 /// ones end the connection (protocol notes: semantics §1).
 pub const MAX_MESSAGE_BYTES: usize = 262_144;
 
+/// Most messages that [`Hub::send_telemetry`] takes at once: one append.
+pub const MAX_MESSAGES_AT_ONCE: usize = nave_log::MAX_APPEND_RECORDS;
+
 /// A message as its sender made it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
@@ -85,13 +88,17 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// 413 if one is too large: then none is taken. 503 if the disk is full, 429 if the log is busy.
+    /// 413 if one is too large: then none is taken. 503 if the disk is full, 429 if the log is busy, 401 if the session is over.
     pub async fn send_telemetry(&self, session: &Session, messages: Vec<Message>) -> Result<(), HubError> {
         if let Some(message) = messages.iter().find(|message| message.size() > MAX_MESSAGE_BYTES) {
             return Err(HubError::new(
                 ErrorCode::MessageTooLarge,
                 format!("A message has {} bytes; the limit is {MAX_MESSAGE_BYTES}.", message.size()),
             ));
+        }
+        // The device waits, not its messages: as long as they are not taken, its connection is not read.
+        while let Some(room) = self.log.room() {
+            room.await;
         }
         if !session.is_open() {
             return Err(HubError::unauthorized().with_detail("the session is over"));

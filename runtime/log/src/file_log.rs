@@ -42,7 +42,8 @@ pub struct Options {
     pub retention_age: Duration,
     /// The oldest segments are removed while all together have more bytes than this.
     pub retention_bytes: u64,
-    /// Bytes that may wait for the disk; beyond, appends answer [`LogError::Busy`].
+    /// Bytes that may wait for the disk; beyond, appends answer [`LogError::Busy`]. From half of it on, [`Log::room`] asks to
+    /// wait.
     pub queue_bytes: usize,
 }
 
@@ -263,6 +264,22 @@ impl Log for FileLog {
             Ok(answer) => Box::pin(async move { answer.await.unwrap_or(Err(LogError::Stopped)) }),
             Err(error) => Box::pin(ready(Err(error))),
         }
+    }
+
+    fn room(&self) -> Option<BoxFuture<'static, ()>> {
+        let receiver = {
+            let mut queue = self.shared.queue.lock();
+            if queue.stopping || queue.bytes <= self.queue_bytes / 2 {
+                return None;
+            }
+            let (sender, receiver) = oneshot::channel();
+            queue.room.push(sender);
+            receiver
+        };
+        Some(Box::pin(async move {
+            // An error means that the log was closed; the next append says so.
+            let _ = receiver.await;
+        }))
     }
 
     fn read(

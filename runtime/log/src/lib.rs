@@ -256,6 +256,11 @@ pub trait Log: Send + Sync + 'static {
     fn append(&self, partition: PartitionId, records: Vec<NewRecord>)
     -> BoxFuture<'static, Result<Appended, LogError>>;
 
+    /// What to wait for before the next append, if so much waits for the disk already that [`LogError::Busy`] is near; `None`
+    /// while there is room. Who can wait, because the sender can be made to, asks first; then only a log that is overwhelmed by
+    /// those who cannot answers that it is busy. It also resolves when the log is closed.
+    fn room(&self) -> Option<BoxFuture<'static, ()>>;
+
     /// Up to `max_records` durable records from `from_sequence` on, whose bytes on disk are together at most `max_bytes`;
     /// at least one record if there is one. Empty at and beyond the end.
     ///

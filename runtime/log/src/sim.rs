@@ -177,6 +177,11 @@ impl Log for SimLog {
         Box::pin(async move { receiver.await.unwrap_or(Err(LogError::Stopped)) })
     }
 
+    /// The simulated queue has no bound.
+    fn room(&self) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
+
     fn read(
         &self,
         partition: PartitionId,

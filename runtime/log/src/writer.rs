@@ -52,6 +52,8 @@ impl Pending {
 pub(crate) struct Queue {
     pub(crate) waiting: VecDeque<Pending>,
     pub(crate) bytes: usize,
+    /// Who waits until half of the queue's bytes are free.
+    pub(crate) room: Vec<oneshot::Sender<()>>,
     /// Who waits for a run of retention.
     pub(crate) retain: Vec<oneshot::Sender<()>>,
     /// The writer sleeps and must be woken.
@@ -122,7 +124,7 @@ impl Drop for StopGuard {
             let mut queue = self.0.queue.lock();
             queue.stopping = true;
             queue.bytes = 0;
-            (mem::take(&mut queue.waiting), mem::take(&mut queue.retain))
+            (mem::take(&mut queue.waiting), mem::take(&mut queue.retain), mem::take(&mut queue.room))
         };
         // Dropping the senders answers.
         drop(abandoned);
@@ -238,7 +240,14 @@ impl Writer {
             group.push(pending);
         }
         queue.bytes -= bytes;
-        Some((group, mem::take(&mut queue.retain)))
+        let room = if queue.bytes <= self.options.queue_bytes / 2 { mem::take(&mut queue.room) } else { Vec::new() };
+        let retain = mem::take(&mut queue.retain);
+        drop(queue);
+        for waiter in room {
+            // A receiver that is gone does not want to know.
+            let _ = waiter.send(());
+        }
+        Some((group, retain))
     }
 
     fn write(&mut self, group: Vec<Pending>) {

@@ -195,6 +195,27 @@ fn limits_are_enforced() {
 }
 
 #[test]
+fn who_waits_for_room_is_never_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Clock::default());
+    let log = open(dir.path(), Options { queue_bytes: 8_000, ..small() }, &clock);
+    let mut waited = 0;
+    let pending: Vec<_> = (0..2_000)
+        .map(|number| {
+            while let Some(room) = log.room() {
+                block_on(room);
+                waited += 1;
+            }
+            log.append(partition(0), vec![message(number, 300)])
+        })
+        .collect();
+    assert!(pending.into_iter().map(block_on).all(|result| result.is_ok()));
+    assert!(waited > 0, "the queue was never half full");
+    log.close();
+    assert!(log.room().is_none(), "nobody waits for a closed log");
+}
+
+#[test]
 fn a_second_opener_is_told_that_the_directory_is_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(Clock::default());

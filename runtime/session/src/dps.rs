@@ -20,8 +20,8 @@ use crate::hub::violation;
 use crate::message;
 use crate::protocol::{CloseReason, PeerFacts};
 
-/// How long an answer is held back: the Java SDK loses one that arrives in the instant of its request (protocol notes: Java
-/// SDKs, DPS; 20 ms were never lost).
+/// How long an answer to the Java SDK is held back: it loses one that arrives in the instant of its request (protocol notes:
+/// Java SDKs, DPS; 20 ms were never lost). Other clients get theirs at once.
 pub const ANSWER_DELAY: Duration = Duration::from_millis(20);
 
 /// Most requests of one connection under way; reading stops there. SDKs have one.
@@ -34,6 +34,8 @@ pub(crate) struct DpsSide {
     service: Arc<Provisioning>,
     registration_id: String,
     api_version: Option<String>,
+    /// [`ANSWER_DELAY`] for those that need it.
+    answer_delay: Option<Duration>,
     credentials: Credentials,
     subscribed: Option<QoS>,
     requests: FuturesUnordered<BoxFuture<Answer>>,
@@ -66,6 +68,7 @@ impl DpsSide {
             env: Arc::clone(platform.env()),
             service: Arc::clone(service),
             registration_id: username.registration_id.to_owned(),
+            answer_delay: is_java(&username).then_some(ANSWER_DELAY),
             api_version: username.api_version.map(Cow::into_owned),
             credentials: Credentials {
                 token: (!token.is_empty()).then(|| token.to_owned()),
@@ -160,11 +163,13 @@ impl DpsSide {
         accepted_only: bool,
         work: impl Future<Output = Result<Operation, HubError>> + Send + 'static,
     ) {
-        let delay = self.env.sleep(ANSWER_DELAY);
+        let delay = self.answer_delay.map(|delay| self.env.sleep(delay));
         let rid = rid.to_owned();
         self.requests.push(Box::pin(async move {
             let result = work.await;
-            delay.await;
+            if let Some(delay) = delay {
+                delay.await;
+            }
             Answer { rid, ack, accepted_only, result }
         }));
     }
@@ -215,5 +220,31 @@ impl DpsSide {
         if let Err(error) = encode::publish(out, &topic, &body, delivery, false) {
             tracing::error!(%topic, %error, "an answer to a device cannot be encoded");
         }
+    }
+}
+
+/// Whether the Java SDK is speaking: it writes the api-version where its own name belongs (protocol notes: provisioning §3.1);
+/// its first releases wrote their package.
+fn is_java(username: &DpsUsername<'_>) -> bool {
+    username.agent.as_deref().is_some_and(|agent| {
+        username.api_version.as_deref() == Some(agent) || agent.starts_with("com.microsoft.azure.sdk.iot")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_java_has_to_wait() {
+        let waits =
+            |parameters: &str| is_java(&DpsUsername::parse(&format!("0ne1/registrations/reg/{parameters}")).unwrap());
+        assert!(waits("api-version=2019-03-31&ClientVersion=2019-03-31"));
+        assert!(waits(
+            "api-version=2019-03-31&ClientVersion=com.microsoft.azure.sdk.iot.dps.dps-device-client%2F1.8.0"
+        ));
+        assert!(!waits("api-version=2019-03-31&ClientVersion=azure-iot-device-provisioning-py%2F2.14.0"));
+        assert!(!waits("api-version=2019-03-31"));
+        assert!(!waits(""));
     }
 }

@@ -22,9 +22,25 @@ use crate::inbox::Inbox;
 use crate::message;
 use crate::protocol::{CloseReason, PeerFacts};
 
-/// Most telemetry bytes (bodies) of one connection that are not durable yet; reading stops there, and the client's window
-/// closes.
+/// Most telemetry bytes (bodies, and [`MESSAGE_OVERHEAD_BYTES`] for each message) of one connection that are not durable yet;
+/// reading stops there, and the client's window closes.
 pub const MAX_UNACKNOWLEDGED_BYTES: usize = 1 << 20;
+
+/// What a message counts besides its body: about the memory of its properties. It also bounds the number of messages, so that
+/// those of one batch fit into one append however small they are: 1 MiB of them, and those of the read that went beyond.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 640;
+
+/// The shortest PUBLISH of telemetry: header, length, and `devices/{id}/messages/events/` with an id of one character.
+const SHORTEST_TELEMETRY: usize = 30;
+
+/// The longest read that a driver hands over (see [`crate::protocol::Protocol::receive`]).
+const LONGEST_READ: usize = 64 << 10;
+
+const _: () = assert!(
+    MAX_UNACKNOWLEDGED_BYTES / MESSAGE_OVERHEAD_BYTES + LONGEST_READ / SHORTEST_TELEMETRY + 1
+        <= nave_hub::MAX_MESSAGES_AT_ONCE,
+    "a batch fits into one append"
+);
 
 /// Most twin requests of one connection under way; reading stops there.
 pub const MAX_REQUESTS_IN_FLIGHT: usize = 32;
@@ -234,7 +250,7 @@ impl HubSide {
         match publish {
             HubPublish::Telemetry { bag } => {
                 let message = message::telemetry(bag, payload, retain).map_err(violation)?;
-                self.collected.bytes += payload.len();
+                self.collected.bytes += payload.len() + MESSAGE_OVERHEAD_BYTES;
                 self.collected.messages.push(message);
                 self.collected.acks.extend(ack);
             }
