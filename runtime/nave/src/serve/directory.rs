@@ -84,6 +84,17 @@ impl DataDir {
     pub(crate) fn explain(&self, error: &io::Error) -> Failure {
         explain(&self.path, error)
     }
+
+    /// The same for an error of one file in it, `error`, whose own words serve where no remedy is known.
+    pub(crate) fn explain_file(&self, source: &io::Error, error: impl std::fmt::Display) -> Failure {
+        match source.kind() {
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded => explain(&self.path, source),
+            _ => Failure::runtime(error),
+        }
+    }
 }
 
 fn explain(path: &Path, error: &io::Error) -> Failure {

@@ -21,13 +21,19 @@ use nave_net::{RealEnv, Server, ServerOptions, Signal};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::ready;
+use certificates::CertificateError;
 use directory::DataDir;
 
 pub(crate) use settings::Settings;
+use settings::SettingsError;
 
 /// How long connections may finish what is in flight after a stop was asked for. Shorter than what service managers wait
 /// before they kill (systemd: 90 s, Docker: 10 s).
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Requests to stop within this time of the first are the same request: what passes signals on (`timeout`, a shell, `npm`)
+/// delivers once more what the terminal has delivered to the whole group already.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
 
 /// Runs a hub until it is asked to stop. SIGHUP loads the functions again.
 pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
@@ -65,7 +71,10 @@ struct Running {
 
 fn start(config: &Config, data: &DataDir, env: &Arc<RealEnv>, shared: &SharedEnv) -> Result<Running, Failure> {
     let ids: Vec<_> = config.hubs.iter().map(|hub| hub.id.clone()).collect();
-    let settings = Settings::open(data.path(), &ids, &**env).map_err(Failure::runtime)?;
+    let settings = Settings::open(data.path(), &ids, &**env).map_err(|error| match &error {
+        SettingsError::Io(_, source) => data.explain_file(source, &error),
+        _ => Failure::runtime(&error),
+    })?;
     // The three slow parts do not depend on each other: code that is mapped, a store that is recovered, keys that are made.
     let (engine, storage, identity) = std::thread::scope(|scope| {
         let engine = scope.spawn(|| load_functions(config, data));
@@ -124,7 +133,10 @@ fn server_identity(config: &Config, data: &DataDir, env: &RealEnv) -> Result<cer
     if let Some(tls) = &config.tls {
         return certificates::configured(tls).map_err(Failure::usage);
     }
-    certificates::development(&data.tls(), &certificate_names(config), env).map_err(Failure::runtime)
+    certificates::development(&data.tls(), &certificate_names(config), env).map_err(|error| match &error {
+        CertificateError::Io(_, source) => data.explain_file(source, &error),
+        _ => Failure::runtime(&error),
+    })
 }
 
 /// What the server's certificate has to be good for.
@@ -143,14 +155,17 @@ fn certificate_names(config: &Config) -> Vec<String> {
 fn watch_signals() -> Result<mpsc::Receiver<Signal>, Failure> {
     let (sender, receiver) = mpsc::channel();
     let watch = move || {
-        let mut stopping = false;
+        let mut stopping: Option<Instant> = None;
         let ended = nave_net::watch_signals(|signal| {
             if signal != Signal::Reload {
-                if stopping {
-                    tracing::warn!("asked to stop a second time: stopping at once");
-                    std::process::exit(1);
+                match stopping {
+                    None => stopping = Some(Instant::now()),
+                    Some(first) if first.elapsed() < SAME_REQUEST => return true,
+                    Some(_) => {
+                        tracing::warn!("asked to stop a second time: stopping at once");
+                        std::process::exit(1);
+                    }
                 }
-                stopping = true;
             }
             // Nobody receives once the hub has stopped; then the process ends anyway.
             sender.send(signal).is_ok()
