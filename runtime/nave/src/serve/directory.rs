@@ -52,6 +52,7 @@ impl DataDir {
             Err(TryLockError::Error(error)) => return Err(explain(&path, &error)),
         }
         ready::remove(&path).map_err(|error| explain(&path, &error))?;
+        check_space(&path)?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -95,6 +96,26 @@ impl DataDir {
             _ => Failure::runtime(error),
         }
     }
+}
+
+/// A hub whose store refuses every change could not accept a single connection: it does not start.
+fn check_space(path: &Path) -> Result<(), Failure> {
+    let needed = nave_store::Options::default().reserve_bytes;
+    let Ok(disk) = rustix::fs::statvfs(path) else {
+        // The store looks again at every commit.
+        return Ok(());
+    };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    Err(Failure::runtime(format_args!(
+        "the disk of the data directory {} is full: {} MiB are free, and the store keeps {} MiB in reserve. Free some \
+         space, or choose another with --data-dir",
+        path.display(),
+        free >> 20,
+        needed >> 20
+    )))
 }
 
 fn explain(path: &Path, error: &io::Error) -> Failure {
