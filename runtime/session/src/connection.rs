@@ -210,6 +210,9 @@ impl Protocol for MqttConnection {
                 out.append(&mut self.out);
                 self.out = Vec::new();
             }
+            if let State::Hub(side) = &self.state {
+                side.resume();
+            }
             return false;
         }
         out.extend(self.out.drain(..TRANSMIT_BYTES));
@@ -276,7 +279,9 @@ impl Protocol for MqttConnection {
         match &self.state {
             State::Connecting(..) => false,
             State::Hub(side) => side.is_idle(),
-            _ => true,
+            // A registration that was begun is ended: what follows its commits must not depend on who waits.
+            State::Dps(side) => side.is_idle(),
+            State::Fresh | State::Over => true,
         }
     }
 }

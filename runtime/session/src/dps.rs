@@ -88,6 +88,11 @@ impl DpsSide {
         self.authenticated
     }
 
+    /// No request is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+    }
+
     pub(crate) fn wants_input(&self) -> bool {
         self.requests.len() < MAX_REQUESTS_IN_FLIGHT
     }

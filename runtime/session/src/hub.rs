@@ -22,11 +22,11 @@ use crate::inbox::Inbox;
 use crate::message;
 use crate::protocol::{CloseReason, PeerFacts};
 
-/// Most telemetry bytes (bodies, and [`MESSAGE_OVERHEAD_BYTES`] for each message) of one connection that are not durable yet;
-/// reading stops there, and the client's window closes.
+/// Most telemetry bytes (topics, bodies, the model's id and [`MESSAGE_OVERHEAD_BYTES`] for each message) of one connection that
+/// are not durable yet; reading stops there, and the client's window closes.
 pub const MAX_UNACKNOWLEDGED_BYTES: usize = 1 << 20;
 
-/// What a message counts besides its body: about the memory of its properties. It also bounds the number of messages, so that
+/// What a message counts besides what its sender wrote: about the memory of its properties. It also bounds the number of messages, so that
 /// those of one batch fit into one append however small they are: 1 MiB of them, and those of the read that went beyond.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 640;
 
@@ -47,6 +47,10 @@ pub const MAX_REQUESTS_IN_FLIGHT: usize = 32;
 
 /// Most subscriptions of one connection (Azure IoT Hub documentation); the SDKs need at most five.
 pub const MAX_SUBSCRIPTIONS: u32 = 5;
+
+/// Longest model id: that of a DTMI (Digital Twins Definition Language). It is stored with every message of the connection; a
+/// longer one is refused.
+pub const MAX_MODEL_ID_BYTES: usize = 2_048;
 
 /// Times that credentials are checked again because the device's record changed meanwhile.
 const MAX_AUTHENTICATIONS: u32 = 5;
@@ -76,6 +80,9 @@ impl HubLogin {
             return Err("the client id is not that of the user name".to_owned());
         }
         let identity = Identity::parse(connect.client_id).map_err(|error| error.to_string())?;
+        if username.model_id.as_ref().is_some_and(|model| model.len() > MAX_MODEL_ID_BYTES) {
+            return Err(format!("the model id has more than {MAX_MODEL_ID_BYTES} bytes"));
+        }
         let password = login.password.unwrap_or_default();
         let token = match std::str::from_utf8(password) {
             Ok("") => None,
@@ -122,6 +129,7 @@ impl HubLogin {
                     session,
                     inbox,
                     versioned: self.versioned,
+                    model_bytes: self.model_id.as_ref().map_or(0, String::len),
                     collected: Batch::default(),
                     sending: None,
                     requests: None,
@@ -145,6 +153,8 @@ pub(crate) struct HubSide {
     expires: Option<Moment>,
     /// Twin requests need an api-version in the user name (protocol notes: MQTT §2.2).
     versioned: bool,
+    /// Length of the model's id, which goes with every message.
+    model_bytes: usize,
     /// Telemetry that waits for the batch before it.
     collected: Batch,
     sending: Option<(BoxFuture<Result<(), HubError>>, Vec<PacketId>, usize)>,
@@ -206,6 +216,11 @@ impl HubSide {
         self.hub.disconnected(&self.session);
     }
 
+    /// There is room for output again.
+    pub(crate) fn resume(&self) {
+        self.inbox.resume();
+    }
+
     /// Takes a packet. An error closes the connection.
     pub(crate) fn handle(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Result<Flow, CloseReason> {
         match event {
@@ -227,10 +242,10 @@ impl HubSide {
         out: &mut Vec<u8>,
     ) -> Option<CloseReason> {
         self.inbox.register(context.waker());
-        let (messages, closed) = self.inbox.take();
-        let over = closed.map(close_reason);
-        if mqtt.is_open() {
-            messages.into_iter().for_each(|message| deliver(message, out));
+        let over = self.inbox.closed().map(close_reason);
+        // What a device does not read stays in the inbox, which has a bound and ends the session there.
+        if mqtt.is_open() && out.len() < crate::MAX_UNWRITTEN_BYTES {
+            self.inbox.take().into_iter().for_each(|message| deliver(message, out));
         }
         let sent = self.poll_sending(context, out);
         self.poll_requests(context, mqtt, out);
@@ -250,7 +265,7 @@ impl HubSide {
         match publish {
             HubPublish::Telemetry { bag } => {
                 let message = message::telemetry(bag, payload, retain).map_err(violation)?;
-                self.collected.bytes += payload.len() + MESSAGE_OVERHEAD_BYTES;
+                self.collected.bytes += topic.len() + payload.len() + self.model_bytes + MESSAGE_OVERHEAD_BYTES;
                 self.collected.messages.push(message);
                 self.collected.acks.extend(ack);
             }

@@ -33,11 +33,23 @@ impl Inbox {
         self.waker.register(waker);
     }
 
-    /// Everything that waits, in order, and why the session is over, if it is.
-    pub(crate) fn take(&self) -> (VecDeque<ToDevice>, Option<CloseReason>) {
+    /// Everything that waits, in order.
+    pub(crate) fn take(&self) -> VecDeque<ToDevice> {
         let mut queue = self.queue.lock();
         queue.bytes = 0;
-        (std::mem::take(&mut queue.messages), queue.close)
+        std::mem::take(&mut queue.messages)
+    }
+
+    /// Why the session is over, if it is.
+    pub(crate) fn closed(&self) -> Option<CloseReason> {
+        self.queue.lock().close
+    }
+
+    /// Wakes the connection if something waits that it did not take: there is room for it now.
+    pub(crate) fn resume(&self) {
+        if !self.queue.lock().messages.is_empty() {
+            self.waker.wake();
+        }
     }
 }
 
@@ -80,8 +92,7 @@ mod tests {
         (0..MAX_INBOX_MESSAGES).for_each(|_| inbox.deliver(desired(1)).unwrap());
         assert_eq!(inbox.deliver(desired(1)), Err(MailboxFull));
         inbox.deliver(ToDevice::Close(CloseReason::Overflow)).unwrap();
-        let (messages, close) = inbox.take();
-        assert_eq!((messages.len(), close), (MAX_INBOX_MESSAGES, Some(CloseReason::Overflow)));
+        assert_eq!((inbox.take().len(), inbox.closed()), (MAX_INBOX_MESSAGES, Some(CloseReason::Overflow)));
 
         inbox.deliver(desired(MAX_INBOX_BYTES)).unwrap();
         assert_eq!(inbox.deliver(desired(1)), Err(MailboxFull));
