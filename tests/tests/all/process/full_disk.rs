@@ -43,6 +43,12 @@ impl Disk {
         }
     }
 
+    /// Gives bytes back.
+    fn spare(&self, bytes: u64) {
+        let file = File::options().write(true).open(self.filler()).unwrap();
+        file.set_len(file.metadata().unwrap().len() - bytes).unwrap();
+    }
+
     fn free(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
@@ -187,7 +193,20 @@ fn a_hub_does_not_start_on_a_full_disk() {
         skip("a full disk: mounting is not possible here");
         return;
     };
-    disk.fill();
     let site = site.keep_data_in(disk.0.join("data"));
-    site.refused(site.command()).expect(1, &["full", site.data().to_str().unwrap()]);
+    // Each is enough for one part more: settings, certificates, the store's files.
+    for spare in [0, 4 << 10, 64 << 10, 256 << 10] {
+        disk.fill();
+        disk.spare(spare);
+        let refusal = site.refused(site.command());
+        refusal.expect(1, &["the disk of the data directory", "is full", "--data-dir", site.data().to_str().unwrap()]);
+        assert!(!site.ready_file().exists());
+        if spare < 64 << 10 {
+            fs::remove_dir_all(site.data()).unwrap();
+        }
+        disk.free();
+    }
+    // What half a start left does no harm.
+    let (hub, _) = site.start();
+    hub.stop();
 }

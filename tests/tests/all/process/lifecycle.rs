@@ -98,6 +98,8 @@ fn a_signal_ends_it_well_with_connections_open() {
                 tokio::task::spawn_local(async move { service.request("GET", "/events?from=earliest", "").await });
             tokio::time::sleep(Duration::from_millis(50)).await;
             hub.signal(signal);
+            // As from a terminal and again from a wrapper: that is one request.
+            hub.signal(signal);
             let status = in_time("the end of the hub", hub.ended()).await;
             assert_eq!(status.code(), Some(0));
             assert!(!site.ready_file().exists());

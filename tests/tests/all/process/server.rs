@@ -150,13 +150,15 @@ impl Site {
     }
 }
 
-/// How a process is asked to stop.
+/// What a process is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Signal {
-    /// By a service manager.
+    /// To stop, by a service manager.
     Terminate,
-    /// By Ctrl-C.
+    /// To stop, by Ctrl-C.
     Interrupt,
+    /// To load functions again.
+    Reload,
 }
 
 impl Signal {
@@ -165,6 +167,7 @@ impl Signal {
         match self {
             Self::Terminate => "TERM",
             Self::Interrupt => "INT",
+            Self::Reload => "HUP",
         }
     }
 }
