@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nave_log::{LogError, MessageKey, NewRecord, partition_of};
+use nave_log::{Encoded, Head, LogError, MessageKey, partition_of};
 use nave_model::{DeviceRecord, Timestamp};
 use nave_routing::{Decision, MessageView, Outcome, RouteTable, Source, SystemProperties, TwinSection, TwinSections};
 use xxhash_rust::xxh3::xxh3_128;
@@ -17,6 +17,9 @@ use crate::view;
 /// Largest device-to-cloud message: body, values of system properties, names and values of application properties. Larger
 /// ones end the connection (protocol notes: semantics §1).
 pub const MAX_MESSAGE_BYTES: usize = 262_144;
+
+/// What a record is expected to have besides its body; a wrong guess costs a copy.
+const ESTIMATED_OVERHEAD: usize = 320;
 
 /// Most messages that [`Hub::send_telemetry`] takes at once: one append.
 pub const MAX_MESSAGES_AT_ONCE: usize = nave_log::MAX_APPEND_RECORDS;
@@ -113,28 +116,32 @@ impl Hub {
             None
         };
         let first = session.number_messages(messages.len() as u64);
-        let records: Vec<NewRecord> = messages
-            .into_iter()
-            .zip(first..)
-            .filter_map(|(message, number)| self.route_message(session, &table, twin.as_ref(), message, number, now))
-            .collect();
+        let size = messages.iter().map(|message| message.body.len() + ESTIMATED_OVERHEAD).sum();
+        let mut records = Encoded::with_capacity(size);
+        let identity = session.identity.to_string();
+        let mut stream = MessageStream::new(self.id().as_str(), &identity, &session.generation_id, session.epoch);
+        for (message, number) in messages.iter().zip(first..) {
+            let key = stream.key(number);
+            Self::route_message(session, &table, twin.as_ref(), message, key, now, &mut records)?;
+        }
         if records.is_empty() {
             return Ok(());
         }
         let partition = partition_of(device, self.log.partitions());
-        self.log.append(partition, records).await.map_err(log_failed)?;
+        self.log.append_encoded(partition, records).await.map_err(log_failed)?;
         Ok(())
     }
 
+    /// Decides where a message goes and adds its record, unless nobody wants it.
     fn route_message(
-        &self,
         session: &Session,
         table: &RouteTable,
         twin: Option<&DeviceRecord>,
-        message: Message,
-        number: u64,
+        message: &Message,
+        key: MessageKey,
         now: Timestamp,
-    ) -> Option<NewRecord> {
+        records: &mut Encoded,
+    ) -> Result<(), HubError> {
         let device = session.identity.device_id().as_str();
         let module = session.identity.module_id().map(|module| module.as_str());
         let enqueued = table.routes().next().is_some().then(|| now.iso());
@@ -155,41 +162,57 @@ impl Hub {
             None => table.decide(&view),
         };
         if decision.outcome == Outcome::Orphaned {
-            return None;
+            return Ok(());
         }
-        let mut system: Vec<(String, String)> = Vec::with_capacity(message.system.len() + 4);
-        system.push((system::DEVICE_ID.to_owned(), device.to_owned()));
-        if let Some(module) = module {
-            system.push((system::MODULE_ID.to_owned(), module.to_owned()));
-        }
-        system.push((system::GENERATION_ID.to_owned(), session.generation_id.as_ref().to_owned()));
-        system.push((system::AUTH_METHOD.to_owned(), session.auth_method.as_ref().to_owned()));
-        if let Some(model) = &session.model_id {
-            system.push((system::DATA_SCHEMA.to_owned(), model.as_ref().to_owned()));
-        }
-        system.extend(message.system.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        Some(NewRecord {
-            key: self.message_key(&session.identity.to_string(), &session.generation_id, session.epoch, number),
-            source: nave_log::Source::DeviceMessages,
-            device_id: device.to_owned(),
-            module_id: module.map(str::to_owned),
-            properties: with_enrichments(message.properties, &decision),
-            endpoints: decision.endpoints.iter().map(|endpoint| endpoint.as_str().to_owned()).collect(),
-            system,
-            body: message.body,
-        })
+        let of_connection = [
+            Some((system::DEVICE_ID, device)),
+            module.map(|module| (system::MODULE_ID, module)),
+            Some((system::GENERATION_ID, session.generation_id.as_ref())),
+            Some((system::AUTH_METHOD, session.auth_method.as_ref())),
+            session.model_id.as_deref().map(|model| (system::DATA_SCHEMA, model)),
+        ];
+        let of_sender = message.system.iter().map(|(name, value)| (*name, value.as_str()));
+        let of_application = message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let added = decision.enrichments.iter().map(|enrichment| (enrichment.key.as_str(), enrichment.value.as_ref()));
+        let head = Head { key, source: nave_log::Source::DeviceMessages, device_id: device, module_id: module };
+        records
+            .push(
+                head,
+                decision.endpoints.iter().map(|endpoint| endpoint.as_str()),
+                of_connection.into_iter().flatten().chain(of_sender),
+                of_application.chain(added),
+                &message.body,
+            )
+            .map_err(log_failed)
     }
 
     /// The stable name of a message: the same for a repeated append, different for any other message.
     pub(crate) fn message_key(&self, identity: &str, generation: &str, stream: u64, number: u64) -> MessageKey {
+        MessageStream::new(self.id().as_str(), identity, generation, stream).key(number)
+    }
+}
+
+/// Names the messages of one stream: those of a session, or the events of a device.
+struct MessageStream {
+    text: Vec<u8>,
+    prefix: usize,
+}
+
+impl MessageStream {
+    fn new(hub: &str, identity: &str, generation: &str, stream: u64) -> Self {
         let mut text = Vec::with_capacity(128);
-        for part in [self.id().as_str(), identity, generation] {
+        for part in [hub, identity, generation] {
             text.extend_from_slice(part.as_bytes());
             text.push(0);
         }
         text.extend_from_slice(&stream.to_be_bytes());
-        text.extend_from_slice(&number.to_be_bytes());
-        MessageKey(xxh3_128(&text).to_be_bytes())
+        Self { prefix: text.len(), text }
+    }
+
+    fn key(&mut self, number: u64) -> MessageKey {
+        self.text.truncate(self.prefix);
+        self.text.extend_from_slice(&number.to_be_bytes());
+        MessageKey(xxh3_128(&self.text).to_be_bytes())
     }
 }
 

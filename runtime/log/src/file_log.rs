@@ -14,13 +14,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::disk::{Disk, RealDisk};
-use crate::record;
 use crate::recover::recover;
 use crate::writer::{Pending, RecoveredTails, Shared, Writer};
-use crate::{
-    Appended, Batch, Bounds, BoxFuture, DEFAULT_PARTITIONS, Log, LogError, MAX_APPEND_BYTES, MAX_APPEND_RECORDS,
-    NewRecord, OpenError, PartitionId,
-};
+use crate::{Appended, Batch, Bounds, BoxFuture, DEFAULT_PARTITIONS, Encoded, Log, LogError, OpenError, PartitionId};
 
 /// Largest segment that can be asked for. Places in a segment are 32-bit numbers.
 pub const MAX_SEGMENT_BYTES: u64 = 1 << 30;
@@ -139,21 +135,18 @@ impl FileLog {
     fn enqueue(
         &self,
         partition: PartitionId,
-        records: &[NewRecord],
+        records: Encoded,
     ) -> Result<oneshot::Receiver<Result<Appended, LogError>>, LogError> {
         if partition.get() >= self.partitions {
             return Err(LogError::UnknownPartition);
         }
-        let payload = encode_all(records)?;
+        if records.is_empty() {
+            return Err(LogError::TooLarge("there is no record"));
+        }
+        let count = records.count();
+        let payload = records.into_payload();
         let (answer, receiver) = oneshot::channel();
-        let pending = Pending {
-            partition,
-            // Bounded by MAX_APPEND_RECORDS.
-            count: records.len() as u32,
-            payload_crc: crc32c::crc32c(&payload),
-            payload,
-            answer,
-        };
+        let pending = Pending { partition, count, payload_crc: crc32c::crc32c(&payload), payload, answer };
         let mut queue = self.shared.queue.lock();
         if queue.stopping {
             return Err(LogError::Stopped);
@@ -225,25 +218,6 @@ impl FileLog {
     }
 }
 
-/// Encodes the records of one append and checks the limits.
-pub(crate) fn encode_all(records: &[NewRecord]) -> Result<Vec<u8>, LogError> {
-    if records.is_empty() {
-        return Err(LogError::TooLarge("there is no record"));
-    }
-    if records.len() > MAX_APPEND_RECORDS {
-        return Err(LogError::TooLarge("more than 4,096 records"));
-    }
-    let estimate: usize = records.iter().map(|record| record.body.len() + 200).sum();
-    let mut payload = Vec::with_capacity(estimate.min(MAX_APPEND_BYTES));
-    for record in records {
-        record::encode(record, &mut payload)?;
-        if payload.len() > MAX_APPEND_BYTES {
-            return Err(LogError::TooLarge("the records have more than 4 MiB"));
-        }
-    }
-    Ok(payload)
-}
-
 impl Drop for FileLog {
     fn drop(&mut self) {
         self.close();
@@ -255,12 +229,12 @@ impl Log for FileLog {
         self.partitions
     }
 
-    fn append(
+    fn append_encoded(
         &self,
         partition: PartitionId,
-        records: Vec<NewRecord>,
+        records: Encoded,
     ) -> BoxFuture<'static, Result<Appended, LogError>> {
-        match self.enqueue(partition, &records) {
+        match self.enqueue(partition, records) {
             Ok(answer) => Box::pin(async move { answer.await.unwrap_or(Err(LogError::Stopped)) }),
             Err(error) => Box::pin(ready(Err(error))),
         }

@@ -43,6 +43,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use error::{LogError, OpenError};
 pub use file_log::{FileLog, MAX_SEGMENT_BYTES, Options};
+pub use record::{Encoded, Head};
 pub use segment::FORMAT;
 
 /// Most partitions of a log, as many as Azure IoT Hub's built-in endpoint has at most.
@@ -253,8 +254,27 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`LogError`].
-    fn append(&self, partition: PartitionId, records: Vec<NewRecord>)
-    -> BoxFuture<'static, Result<Appended, LogError>>;
+    fn append_encoded(
+        &self,
+        partition: PartitionId,
+        records: Encoded,
+    ) -> BoxFuture<'static, Result<Appended, LogError>>;
+
+    /// [`append_encoded`](Self::append_encoded) for records that exist as such.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`].
+    fn append(
+        &self,
+        partition: PartitionId,
+        records: Vec<NewRecord>,
+    ) -> BoxFuture<'static, Result<Appended, LogError>> {
+        match Encoded::of(&records) {
+            Ok(encoded) => self.append_encoded(partition, encoded),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
 
     /// What to wait for before the next append, if so much waits for the disk already that [`LogError::Busy`] is near; `None`
     /// while there is room. Who can wait, because the sender can be made to, asks first; then only a log that is overwhelmed by

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{LogError, MAX_RECORD_BYTES, MessageKey, NewRecord, Source};
+use crate::{LogError, MAX_APPEND_BYTES, MAX_APPEND_RECORDS, MAX_RECORD_BYTES, MessageKey, NewRecord, Source};
 
 /// Bit of the flags byte: a module id follows the device id.
 const HAS_MODULE: u8 = 1;
@@ -10,40 +10,130 @@ const HAS_MODULE: u8 = 1;
 /// Bytes of the length in front of a record.
 pub(crate) const LENGTH_BYTES: usize = 4;
 
-/// Appends a record with its length to `out`.
-pub(crate) fn encode(record: &NewRecord, out: &mut Vec<u8>) -> Result<(), LogError> {
-    let start = out.len();
-    out.extend_from_slice(&[0; LENGTH_BYTES]);
-    out.extend_from_slice(&record.key.0);
-    out.push(record.source as u8);
-    out.push(if record.module_id.is_some() { HAS_MODULE } else { 0 });
-    put_text(&record.device_id, out);
-    if let Some(module) = &record.module_id {
-        put_text(module, out);
+/// What every record has, borrowed: see [`Encoded::push`].
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// Identifies the message.
+    pub key: MessageKey,
+    /// Where it comes from.
+    pub source: Source,
+    /// The device it is about.
+    pub device_id: &'a str,
+    /// The module it is about, if it is about one.
+    pub module_id: Option<&'a str>,
+}
+
+/// The records of one append as they are written. Whoever has a record in pieces encodes it from them without making a
+/// [`NewRecord`], which owns each of its texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    payload: Vec<u8>,
+    /// Below [`MAX_APPEND_RECORDS`].
+    count: u32,
+}
+
+impl Encoded {
+    /// No records yet, and room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { payload: Vec::with_capacity(bytes.min(MAX_APPEND_BYTES)), count: 0 }
     }
-    put_number(record.endpoints.len(), out);
-    for endpoint in &record.endpoints {
-        put_text(endpoint, out);
-    }
-    for pairs in [&record.system, &record.properties] {
-        put_number(pairs.len(), out);
-        for (name, value) in pairs {
-            put_text(name, out);
-            put_text(value, out);
+
+    /// The records, encoded.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn of(records: &[NewRecord]) -> Result<Self, LogError> {
+        let mut encoded = Self::with_capacity(records.iter().map(|record| record.body.len() + 200).sum());
+        for record in records {
+            let head = Head {
+                key: record.key,
+                source: record.source,
+                device_id: &record.device_id,
+                module_id: record.module_id.as_deref(),
+            };
+            encoded.push(
+                head,
+                record.endpoints.iter().map(String::as_str),
+                record.system.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+                record.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+                &record.body,
+            )?;
         }
+        Ok(encoded)
     }
-    out.extend_from_slice(&record.body);
-    let length = out.len() - start - LENGTH_BYTES;
-    if length > MAX_RECORD_BYTES {
-        out.truncate(start);
-        return Err(LogError::TooLarge("a record has more than 1 MiB"));
+
+    /// Adds one record: its head, the names of its endpoints, its system and application properties, and its body.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::TooLarge`]: the record, or all of them, have more bytes than [`MAX_RECORD_BYTES`], [`MAX_APPEND_BYTES`] or
+    /// are more than [`MAX_APPEND_RECORDS`]. The record is not added then.
+    pub fn push<'a>(
+        &mut self,
+        head: Head<'_>,
+        endpoints: impl Iterator<Item = &'a str> + Clone,
+        system: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+        properties: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+        body: &[u8],
+    ) -> Result<(), LogError> {
+        if self.count as usize >= MAX_APPEND_RECORDS {
+            return Err(LogError::TooLarge("more than 4,096 records"));
+        }
+        let out = &mut self.payload;
+        let start = out.len();
+        out.extend_from_slice(&[0; LENGTH_BYTES]);
+        out.extend_from_slice(&head.key.0);
+        out.push(head.source as u8);
+        out.push(if head.module_id.is_some() { HAS_MODULE } else { 0 });
+        put_text(head.device_id, out);
+        if let Some(module) = head.module_id {
+            put_text(module, out);
+        }
+        put_number(endpoints.clone().count(), out);
+        endpoints.for_each(|endpoint| put_text(endpoint, out));
+        put_pairs(system, out);
+        put_pairs(properties, out);
+        out.extend_from_slice(body);
+        let length = out.len() - start - LENGTH_BYTES;
+        let too_large = if length > MAX_RECORD_BYTES {
+            Some("a record has more than 1 MiB")
+        } else {
+            (out.len() > MAX_APPEND_BYTES).then_some("the records have more than 4 MiB")
+        };
+        if let Some(why) = too_large {
+            out.truncate(start);
+            return Err(LogError::TooLarge(why));
+        }
+        // Below 2^32 by the limit above.
+        let length = (length as u32).to_le_bytes();
+        if let Some(place) = out.get_mut(start..start + LENGTH_BYTES) {
+            place.copy_from_slice(&length);
+        }
+        self.count += 1;
+        Ok(())
     }
-    // Below 2^32 by the limit above.
-    let length = (length as u32).to_le_bytes();
-    if let Some(place) = out.get_mut(start..start + LENGTH_BYTES) {
-        place.copy_from_slice(&length);
+
+    /// How many records there are.
+    pub const fn count(&self) -> u32 {
+        self.count
     }
-    Ok(())
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Their bytes.
+    pub(crate) fn into_payload(self) -> Vec<u8> {
+        self.payload
+    }
+
+    /// The records again, as somebody who reads them gets them.
+    pub(crate) fn decoded(&self) -> Vec<NewRecord> {
+        let mut rest = &self.payload[..];
+        std::iter::from_fn(|| decode(split(&mut rest)?)).collect()
+    }
 }
 
 /// Splits the first record, without its length, off `bytes`.
@@ -86,6 +176,14 @@ fn put_number(mut number: usize, out: &mut Vec<u8>) {
 fn put_text(text: &str, out: &mut Vec<u8>) {
     put_number(text.len(), out);
     out.extend_from_slice(text.as_bytes());
+}
+
+fn put_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)> + Clone, out: &mut Vec<u8>) {
+    put_number(pairs.clone().count(), out);
+    for (name, value) in pairs {
+        put_text(name, out);
+        put_text(value, out);
+    }
 }
 
 fn take_byte(rest: &mut &[u8]) -> Option<u8> {
@@ -159,10 +257,10 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn what_was_written_is_read(records in proptest::collection::vec(any_record(), 0..5)) {
-            let mut bytes = Vec::new();
-            for record in &records {
-                encode(record, &mut bytes).unwrap();
-            }
+            let encoded = Encoded::of(&records).unwrap();
+            prop_assert_eq!(encoded.count() as usize, records.len());
+            prop_assert_eq!(encoded.decoded(), records.clone());
+            let bytes = encoded.into_payload();
             let mut rest = &bytes[..];
             for record in &records {
                 let decoded = decode(split(&mut rest).unwrap());
@@ -182,8 +280,7 @@ pub(crate) mod tests {
 
         #[test]
         fn a_damaged_record_is_read_without_panic(record in any_record(), at in any::<prop::sample::Index>(), byte: u8) {
-            let mut bytes = Vec::new();
-            encode(&record, &mut bytes).unwrap();
+            let mut bytes = Encoded::of(&[record]).unwrap().into_payload();
             let at = at.index(bytes.len());
             bytes[at] = byte;
             if let Some(record) = split(&mut &bytes[..]) {
@@ -195,18 +292,13 @@ pub(crate) mod tests {
 
     #[test]
     fn a_record_that_is_too_large_leaves_nothing_behind() {
-        let record = NewRecord {
-            key: MessageKey([0; 16]),
-            source: Source::DeviceMessages,
-            device_id: "d".into(),
-            module_id: None,
-            endpoints: vec![],
-            system: vec![],
-            properties: vec![],
-            body: vec![0; MAX_RECORD_BYTES].into(),
-        };
-        let mut bytes = vec![1, 2];
-        assert!(matches!(encode(&record, &mut bytes), Err(LogError::TooLarge(_))));
-        assert_eq!(bytes, [1, 2]);
+        let head = Head { key: MessageKey([0; 16]), source: Source::DeviceMessages, device_id: "d", module_id: None };
+        let mut encoded = Encoded::default();
+        let mut push =
+            |bytes| encoded.push(head, [].into_iter(), [].into_iter(), [("a", "b")].into_iter(), &vec![0; bytes]);
+        push(1).unwrap();
+        assert!(matches!(push(MAX_RECORD_BYTES), Err(LogError::TooLarge(_))));
+        assert_eq!(encoded.decoded().len(), 1);
+        assert_eq!(encoded.count(), 1);
     }
 }

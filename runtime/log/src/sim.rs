@@ -10,9 +10,9 @@ use nave_model::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::file_log::{MAX_READ_BYTES, encode_all};
+use crate::file_log::MAX_READ_BYTES;
 use crate::{
-    Appended, Batch, Bounds, BoxFuture, Log, LogError, MAX_PARTITIONS, NewRecord, PartitionId, Record, record,
+    Appended, Batch, Bounds, BoxFuture, Encoded, Log, LogError, MAX_PARTITIONS, NewRecord, PartitionId, Record, record,
 };
 
 type Answer = Result<Appended, LogError>;
@@ -154,17 +154,18 @@ impl Log for SimLog {
         self.partitions
     }
 
-    fn append(
+    fn append_encoded(
         &self,
         partition: PartitionId,
-        records: Vec<NewRecord>,
+        records: Encoded,
     ) -> BoxFuture<'static, Result<Appended, LogError>> {
         if partition.get() >= self.partitions {
             return Box::pin(ready(Err(LogError::UnknownPartition)));
         }
-        if let Err(error) = encode_all(&records) {
-            return Box::pin(ready(Err(error)));
+        if records.is_empty() {
+            return Box::pin(ready(Err(LogError::TooLarge("there is no record"))));
         }
+        let records = records.decoded();
         let (sender, receiver) = oneshot::channel();
         let mut inner = self.inner.lock();
         inner.pending.push_back(Pending { partition, records, answer: sender });
@@ -195,11 +196,9 @@ impl Log for SimLog {
             let mut batch = Batch { records: Vec::new(), skipped: partition.first.saturating_sub(from_sequence) };
             let start = usize::try_from(from_sequence.saturating_sub(partition.first)).unwrap_or(usize::MAX);
             let mut budget = max_bytes.min(MAX_READ_BYTES);
-            let mut bytes = Vec::new();
             for record in partition.records.iter().skip(start).take(max_records) {
-                bytes.clear();
-                record::encode(&record.content, &mut bytes)?;
-                let len = bytes.len() - record::LENGTH_BYTES;
+                let encoded = Encoded::of(std::slice::from_ref(&record.content))?;
+                let len = encoded.into_payload().len() - record::LENGTH_BYTES;
                 if len > budget && !batch.records.is_empty() {
                     break;
                 }
