@@ -173,10 +173,8 @@ impl MqttConnection {
         if let Some(violation) = self.mqtt.check_timeout(millis(now)) {
             self.violated(violation);
         }
-        if let State::Hub(side) = &self.state {
-            if side.expires().is_some_and(|expires| expires <= now) {
-                self.close(CloseReason::Expired);
-            }
+        if matches!(&self.state, State::Hub(side) if side.expires().is_some_and(|expires| expires <= now)) {
+            self.close(CloseReason::Expired);
         }
     }
 }

@@ -37,8 +37,8 @@ const SHORTEST_TELEMETRY: usize = 30;
 const LONGEST_READ: usize = 64 << 10;
 
 const _: () = assert!(
-    MAX_UNACKNOWLEDGED_BYTES / MESSAGE_OVERHEAD_BYTES + LONGEST_READ / SHORTEST_TELEMETRY + 1
-        <= nave_hub::MAX_MESSAGES_AT_ONCE,
+    MAX_UNACKNOWLEDGED_BYTES / MESSAGE_OVERHEAD_BYTES + LONGEST_READ / SHORTEST_TELEMETRY
+        < nave_hub::MAX_MESSAGES_AT_ONCE,
     "a batch fits into one append"
 );
 
@@ -50,7 +50,7 @@ pub const MAX_SUBSCRIPTIONS: u32 = 5;
 
 /// Longest model id: that of a DTMI (Digital Twins Definition Language). It is stored with every message of the connection; a
 /// longer one is refused.
-pub const MAX_MODEL_ID_BYTES: usize = 2_048;
+pub(crate) const MAX_MODEL_ID_BYTES: usize = 2_048;
 
 /// Times that credentials are checked again because the device's record changed meanwhile.
 const MAX_AUTHENTICATIONS: u32 = 5;
@@ -157,15 +157,20 @@ pub(crate) struct HubSide {
     model_bytes: usize,
     /// Telemetry that waits for the batch before it.
     collected: Batch,
-    sending: Option<(BoxFuture<Result<(), HubError>>, Vec<PacketId>, usize)>,
+    /// The batch under way, what to acknowledge when it is durable, and its bytes.
+    sending: Option<(Outcome, Vec<PacketId>, usize)>,
     requests: Option<Box<FuturesUnordered<BoxFuture<Answer>>>>,
     requests_in_flight: usize,
     /// What the client asked to be subscribed to.
     wanted: Subscriptions,
-    subscribing: Option<(BoxFuture<Result<(), HubError>>, Vec<u8>)>,
+    /// The change of subscriptions under way, and the answers to send after it.
+    subscribing: Option<(Outcome, Vec<u8>)>,
     /// SUBACKs and UNSUBACKs that wait until what they grant is on disk.
     sub_acks: Vec<u8>,
 }
+
+/// Work that succeeds or fails.
+type Outcome = BoxFuture<Result<(), HubError>>;
 
 #[derive(Default)]
 struct Batch {
@@ -392,10 +397,8 @@ impl HubSide {
         if let Some(ack) = answer.ack {
             encode::pub_ack(out, ack);
         }
-        if let Err(error) = &answer.result {
-            if error.is_internal() {
-                tracing::error!(hub = %self.hub_id(), device = %self.identity(), %error, "a twin request failed");
-            }
+        if let Some(error) = answer.result.as_ref().err().filter(|error| error.is_internal()) {
+            tracing::error!(hub = %self.hub_id(), device = %self.identity(), %error, "a twin request failed");
         }
         let Some(rid) = answer.rid else { return };
         if !self.wanted.contains(Subscriptions::TWIN_RESPONSES) {
