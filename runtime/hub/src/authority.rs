@@ -40,12 +40,14 @@ pub struct Authorities {
     store: Arc<dyn Store>,
     keys: Keys,
     trusted: RwLock<Arc<Trusted>>,
+    /// Held from reading the store to putting the result in place, so that an older reading does not replace a newer one.
+    loading: tokio::sync::Mutex<()>,
 }
 
 impl Authorities {
     pub(crate) fn new(env: SharedEnv, store: Arc<dyn Store>, keys: Keys) -> Self {
         let none = Trusted { names: Vec::new(), anchors: TrustAnchors::new([]) };
-        Self { env, store, keys, trusted: RwLock::new(Arc::new(none)) }
+        Self { env, store, keys, trusted: RwLock::new(Arc::new(none)), loading: tokio::sync::Mutex::new(()) }
     }
 
     pub(crate) fn trusted(&self) -> Arc<Trusted> {
@@ -145,6 +147,7 @@ impl Authorities {
 
     /// Reads the trusted authorities from the store.
     pub(crate) async fn load(&self) -> Result<(), HubError> {
+        let _loading = self.loading.lock().await;
         let records: Vec<_> = self.list().await?.into_iter().filter(|record| record.verified).collect();
         let certificates = records.iter().map(certificate).collect::<Result<Vec<_>, _>>()?;
         let trusted = Trusted {
