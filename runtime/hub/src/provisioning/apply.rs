@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nave_engine::provisioning::{Assignment, DeviceData, Migration};
 use nave_model::{
-    DeviceId, DeviceRecord, DeviceStatus, Identity, IfMatch, RegistrationId, RegistrationRecord, SectionRecord,
+    DeviceAddress, DeviceId, DeviceRecord, DeviceStatus, Identity, IfMatch, RegistrationId, RegistrationRecord,
+    SectionRecord,
 };
 use nave_store::{CommitError, Expect, Guard, Put};
 
@@ -61,7 +62,10 @@ impl Provisioning {
             if fresh.is_none() && current.authentication == credentials.authentication {
                 return Ok(());
             }
-            return self.update_device(hub, &device, assignment, credentials, fresh, source.as_ref()).await;
+            match self.update_device(hub, &device, assignment, credentials, fresh, source.as_ref()).await {
+                Err(error) if error.code == ErrorCode::DeviceNotFound => {}
+                updated => return updated,
+            }
         }
         Err(HubError::internal(format_args!("device {device} is created and deleted over and over")))
     }
@@ -141,12 +145,7 @@ impl Provisioning {
                 return Ok(());
             };
             if let Some(removal) = record.removal.take() {
-                if let (Some(hub), Ok(device)) = (self.hub(&removal.hub), DeviceId::parse(&removal.device_id)) {
-                    match hub.delete_device(&device, &IfMatch::Any).await {
-                        Err(error) if error.code != ErrorCode::DeviceNotFound => return Err(error),
-                        _ => {}
-                    }
-                }
+                self.remove_device(&removal).await?;
             }
             let key = self.keys.registration(id.as_str());
             let guards = vec![Guard { key: key.clone(), expect: Expect::At(revision) }];
@@ -157,6 +156,16 @@ impl Provisioning {
             }
         }
         Ok(())
+    }
+
+    async fn remove_device(&self, address: &DeviceAddress) -> Result<(), HubError> {
+        let (Some(hub), Ok(device)) = (self.hub(&address.hub), DeviceId::parse(&address.device_id)) else {
+            return Ok(());
+        };
+        match hub.delete_device(&device, &IfMatch::Any).await {
+            Err(error) if error.code != ErrorCode::DeviceNotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Finishes the removals that a crash interrupted. To be called once when the service starts.

@@ -1,5 +1,6 @@
 //! Enrollments: create, read, update, delete, list.
 
+use std::fmt;
 use std::sync::Arc;
 
 use nave_auth::{ENROLLMENT_KEY_LENGTH, KeyPair, parse_certificate_text};
@@ -54,8 +55,8 @@ pub struct EnrollmentInput {
 }
 
 /// Credentials as they were sent. What is absent keeps its stored value, so that an enrollment can be written back as it
-/// was read, without its secrets.
-#[derive(Clone, Debug)]
+/// was read, without its secrets. The `Debug` output has none.
+#[derive(Clone)]
 pub enum AttestationInput {
     /// Two keys; made if absent and nothing is stored.
     SymmetricKey {
@@ -85,6 +86,17 @@ pub enum AttestationInput {
         /// Storage root key.
         storage_root_key: Option<String>,
     },
+}
+
+impl fmt::Debug for AttestationInput {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::SymmetricKey { .. } => "SymmetricKey(..)",
+            Self::X509 { .. } => "X509(..)",
+            Self::CaReferences { .. } => "CaReferences(..)",
+            Self::Tpm { .. } => "Tpm(..)",
+        })
+    }
 }
 
 /// One page of records.
@@ -193,7 +205,15 @@ impl Provisioning {
     /// 404; 412 for a stale tag.
     pub async fn delete_registration(&self, id: &RegistrationId, condition: &IfMatch) -> Result<(), HubError> {
         let _lane = self.lanes.enter(id).await;
-        let (record, revision) = self.load_registration(id).await?.ok_or_else(|| registration_not_found(id))?;
+        let (record, revision) = match self.load_registration(id).await? {
+            // The device in the hub that it left is to go: with the registration nobody would know of it any more.
+            Some((record, _)) if record.removal.is_some() && condition.holds_for(&record.etag) => {
+                self.finish_removal(id).await?;
+                self.load_registration(id).await?
+            }
+            registration => registration,
+        }
+        .ok_or_else(|| registration_not_found(id))?;
         if !condition.holds_for(&record.etag) {
             return Err(HubError::precondition_failed());
         }
@@ -288,7 +308,8 @@ impl Provisioning {
         if groups.len() < MAX_ENROLLMENT_GROUPS {
             return Ok(());
         }
-        Err(argument(format!("TooManyEnrollments: there can be {MAX_ENROLLMENT_GROUPS} enrollment groups.")))
+        let message = format!("There can be {MAX_ENROLLMENT_GROUPS} enrollment groups.");
+        Err(HubError::new(ErrorCode::TooManyEnrollments, message))
     }
 
     async fn page<R: Record>(

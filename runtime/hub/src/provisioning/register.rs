@@ -249,13 +249,16 @@ impl Provisioning {
                 Ok(Some((record, _))) => record.operation_id != operation_id,
                 _ => true,
             };
-            service.running.lock().remove(&operation_id);
-            if superseded {
-                return;
+            let mut waits_again = false;
+            if let (false, Ok(proof)) = (superseded, Proof::read(&attempt.credentials)) {
+                match service.attempt(&id, &attempt, &proof, &operation_id, retries).await {
+                    Ok(operation) => waits_again = operation.retry_after.is_some(),
+                    Err(error) => tracing::warn!(registration = %id, %error, "registration ended after a wait"),
+                }
             }
-            let Ok(proof) = Proof::read(&attempt.credentials) else { return };
-            if let Err(error) = service.attempt(&id, &attempt, &proof, &operation_id, retries).await {
-                tracing::warn!(registration = %id, %error, "registration ended after a wait");
+            // Only now: a poll during the attempt must not take the operation for an interrupted one.
+            if !waits_again {
+                service.running.lock().remove(&operation_id);
             }
         }));
     }

@@ -117,14 +117,22 @@ pub struct Reprovision {
     pub migrate_device_data: bool,
 }
 
-/// A custom allocation policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A custom allocation policy. The query of the address, which may hold the key of the web hook, is not in its `Debug`
+/// output.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Webhook {
     /// Where it is: `https://…`, or `nave:policy/NAME[@VERSION]`.
     pub url: String,
     /// The version of its contract.
     pub api_version: String,
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let address = self.url.split('?').next().unwrap_or_default();
+        formatter.debug_struct("Webhook").field("url", &address).field("api_version", &self.api_version).finish()
+    }
 }
 
 /// A certificate authority that was registered with a hub or the provisioning service. Key: `ca/{name}`.
