@@ -80,6 +80,7 @@ impl Hub {
             identity: identity.clone(),
             revision,
             generation_id: record.generation_id.into(),
+            etag: record.etag,
             auth_method: method.json().into(),
             expires,
         })

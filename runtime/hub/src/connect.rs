@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nave_model::{FormatVersion, Identity, SessionRecord};
+use nave_model::{DeviceRecord, FormatVersion, Identity, SessionRecord};
 use nave_store::{CommitError, Expect, Guard, Revision};
 
 use crate::bus::{HostId, HostMessage};
@@ -20,6 +20,8 @@ pub struct Authenticated {
     pub revision: Revision,
     /// Tells this device from an earlier one of the same id.
     pub generation_id: Arc<str>,
+    /// The identity's tag: it moves with status and credentials, not with the twin.
+    pub etag: u64,
     /// What telemetry carries as the connection's authentication method, JSON text.
     pub auth_method: Arc<str>,
     /// When the credentials run out.
@@ -88,7 +90,7 @@ impl Hub {
             match self.store.commit(guards, puts).await {
                 Ok(revision) => {
                     if let Some((old, _)) = before.filter(|(old, _)| old.host != self.host.as_str()) {
-                        self.close_elsewhere(&who.identity, &old);
+                        self.send_close(&who.identity, &old, CloseReason::Displaced);
                     }
                     let resumed = options.persistent && kept != 0;
                     let session = Arc::new(Session::new(NewSession {
@@ -103,6 +105,11 @@ impl Hub {
                         now: self.env.now(),
                     }));
                     self.sessions.insert(&session);
+                    let unconfirmed = Unconfirmed { hub: self, session: Some(Arc::clone(&session)) };
+                    if self.changed_meanwhile(who, &session).await? {
+                        return Ok(Connected::Changed);
+                    }
+                    unconfirmed.keep();
                     return Ok(Connected::Session { session, resumed });
                 }
                 Err(CommitError::Conflict { key, .. }) if key == device_key => return Ok(Connected::Changed),
@@ -111,6 +118,28 @@ impl Hub {
             }
         }
         Err(HubError::new(ErrorCode::ThrottlingBacklogTimeout, "The device connects too often at the same time."))
+    }
+
+    /// Whether the device's credentials have to be checked again, because its identity changed after the commit that made it
+    /// the session's; a session that was displaced since then is ended.
+    ///
+    /// Who disables, re-keys or deletes a device, or connects it elsewhere, commits first and then looks for a session to end.
+    /// A session that is committed but not in the list yet escapes it. Once it is in the list, either it is found there or
+    /// the change is seen here.
+    async fn changed_meanwhile(&self, who: &Authenticated, session: &Session) -> Result<bool, HubError> {
+        let Some(entry) = self.store.get(&self.keys.session(&who.identity.to_string())).await? else { return Ok(true) };
+        let (stored, _) = decode::<SessionRecord>(&entry)?;
+        if stored.epoch > session.epoch {
+            // Not to be repeated: that would take the device back from its newer connection.
+            self.end_stale(session);
+        }
+        let device = self.store.get(&self.keys.device(who.identity.device_id().as_str())).await?;
+        let Some(device) = device else { return Ok(true) };
+        if device.revision == who.revision || device.revision == *session.record.lock() {
+            return Ok(false);
+        }
+        let (device, _) = decode::<DeviceRecord>(&device)?;
+        Ok(device.etag != who.etag || *device.generation_id != *who.generation_id)
     }
 
     /// Notes what the device listens to now; for a persistent session durably, before it is acknowledged.
@@ -123,26 +152,35 @@ impl Hub {
             return Ok(());
         }
         if session.persistent {
-            let key = self.keys.session(&session.identity.to_string());
             let stored = SessionRecord {
                 v: FormatVersion,
                 epoch: session.epoch,
                 host: self.host.as_str().to_owned(),
                 subscriptions: subscriptions.bits(),
             };
-            let guard = self.session_guard(session);
-            match self.store.commit(vec![guard], vec![put(key, &stored)?]).await {
-                Ok(revision) => *session.record.lock() = revision,
+            self.store_session(session, &stored).await?;
+        }
+        session.set_subscriptions(subscriptions);
+        self.sessions.announce();
+        Ok(())
+    }
+
+    async fn store_session(&self, session: &Session, stored: &SessionRecord) -> Result<(), HubError> {
+        let key = self.keys.session(&session.identity.to_string());
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            match self.store.commit(vec![self.session_guard(session)], vec![put(key.clone(), stored)?]).await {
+                Ok(revision) => {
+                    *session.record.lock() = revision;
+                    return Ok(());
+                }
+                Err(CommitError::Conflict { .. }) if self.still_owns(session).await? => {}
                 Err(CommitError::Conflict { .. }) => {
-                    self.end_stale(session);
                     return Err(HubError::unauthorized().with_detail("the session was displaced"));
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        session.set_subscriptions(subscriptions);
-        self.sessions.announce();
-        Ok(())
+        Err(CommitError::Conflict { key, current: None }.into())
     }
 
     /// The connection of `session` is gone.
@@ -154,16 +192,16 @@ impl Hub {
     /// Ends the session of `identity` wherever it is, unless it began after `up_to_epoch`.
     pub(crate) async fn close_everywhere(&self, identity: &Identity, reason: CloseReason) -> Result<(), HubError> {
         let Some(entry) = self.store.get(&self.keys.session(&identity.to_string())).await? else { return Ok(()) };
-        let (stored, _) = decode::<SessionRecord>(&entry)?;
-        self.sessions.close(identity, stored.epoch, reason);
-        if stored.host != self.host.as_str() {
-            self.send_close(identity, &stored, reason);
-        }
+        self.end_session(identity, &decode::<SessionRecord>(&entry)?.0, reason);
         Ok(())
     }
 
-    fn close_elsewhere(&self, identity: &Identity, old: &SessionRecord) {
-        self.send_close(identity, old, CloseReason::Displaced);
+    /// Ends the session that `stored` speaks of, and earlier ones.
+    pub(crate) fn end_session(&self, identity: &Identity, stored: &SessionRecord, reason: CloseReason) {
+        self.sessions.close(identity, stored.epoch, reason);
+        if stored.host != self.host.as_str() {
+            self.send_close(identity, stored, reason);
+        }
     }
 
     fn send_close(&self, identity: &Identity, stored: &SessionRecord, reason: CloseReason) {
@@ -176,5 +214,26 @@ impl Hub {
         let sending = self.bus.send(HostId::new(&stored.host), message);
         // An unreachable host holds no connection that matters: the store refuses its commits.
         self.env.spawn(Box::pin(async move { drop(sending.await) }));
+    }
+}
+
+/// A session that is in the list and not confirmed yet. Unless it is kept, it leaves the list again, also if whoever connects
+/// gives up in between.
+struct Unconfirmed<'a> {
+    hub: &'a Hub,
+    session: Option<Arc<Session>>,
+}
+
+impl Unconfirmed<'_> {
+    fn keep(mut self) {
+        self.session = None;
+    }
+}
+
+impl Drop for Unconfirmed<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            self.hub.disconnected(session);
+        }
     }
 }

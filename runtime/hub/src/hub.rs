@@ -6,16 +6,16 @@ use nave_auth::{AccessPolicy, Rights};
 use nave_engine::Functions;
 use nave_env::SharedEnv;
 use nave_log::Log;
-use nave_model::{DeviceId, DeviceRecord, HostName, HubId, Identity, Keys, Record, Tenant};
+use nave_model::{DeviceId, DeviceRecord, HostName, HubId, Identity, Keys, Record, SessionRecord, Tenant};
 use nave_routing::RouteTable;
 use nave_store::{CommitError, Entry, Expect, Guard, Put, Revision, Store};
 use parking_lot::RwLock;
 
 use crate::authority::Authorities;
 use crate::bus::{Bus, HostId};
-use crate::error::{ErrorCode, HubError};
+use crate::error::HubError;
 use crate::lane::Lanes;
-use crate::outbox::MAX_OUTBOX_ENTRIES;
+use crate::outbox::{Late, check_outbox};
 use crate::session::{CloseReason, Session, Sessions};
 
 /// Attempts at a change before the caller is told to repeat it. Conflicts come from other hosts only, so a second attempt
@@ -61,6 +61,7 @@ pub struct Hub {
     pub(crate) lanes: Lanes<DeviceId>,
     pub(crate) routes: RwLock<Arc<RouteTable>>,
     pub(crate) authorities: Authorities,
+    pub(crate) late: Late,
     id: HubId,
     host_name: HostName,
     aliases: Vec<HostName>,
@@ -84,6 +85,7 @@ impl Hub {
             lanes: Lanes::new(),
             routes: RwLock::new(Arc::new(RouteTable::default_for(parts.host_name.short()))),
             authorities,
+            late: Late::default(),
             id: parts.id,
             host_name: parts.host_name,
             aliases: parts.aliases,
@@ -170,6 +172,10 @@ impl Hub {
         let key = self.keys.device(device.as_str());
         for _ in 0..MAX_COMMIT_ATTEMPTS {
             let (mut record, revision) = self.require(device).await?;
+            if let Some(session) = session.filter(|session| *session.generation_id != *record.generation_id) {
+                self.end_stale(session);
+                return Err(HubError::unauthorized().with_detail("the session is that of an earlier device of this id"));
+            }
             let outbox_before = record.outbox_count;
             let result = change(&mut record)?;
             let mut guards = vec![Guard { key: key.clone(), expect: Expect::At(revision) }];
@@ -179,12 +185,7 @@ impl Hub {
             let mut puts = vec![put(key.clone(), &record)?];
             let has_events = record.outbox_count != outbox_before;
             if has_events {
-                if record.outbox.len() > MAX_OUTBOX_ENTRIES {
-                    return Err(HubError::new(
-                        ErrorCode::ServiceUnavailable,
-                        "Too many events of this device wait for the log: repeat the request later.",
-                    ));
-                }
+                check_outbox(&record)?;
                 puts.push(self.outbox_marker(device));
             }
             match self.store.commit(guards, puts).await {
@@ -194,13 +195,11 @@ impl Hub {
                     }
                     return Ok(result);
                 }
-                Err(CommitError::Conflict { key: conflict, .. }) if conflict != key => {
-                    if let Some(session) = session {
-                        self.end_stale(session);
-                    }
-                    return Err(HubError::unauthorized().with_detail("the session was displaced on another host"));
-                }
-                Err(CommitError::Conflict { .. }) => {}
+                Err(CommitError::Conflict { key: conflict, .. }) if conflict == key => {}
+                Err(CommitError::Conflict { .. }) => match session {
+                    Some(session) if self.still_owns(session).await? => {}
+                    _ => return Err(HubError::unauthorized().with_detail("the session was displaced on another host")),
+                },
                 Err(error) => return Err(error.into()),
             }
         }
@@ -210,6 +209,22 @@ impl Hub {
     pub(crate) fn session_guard(&self, session: &Session) -> Guard {
         let key = self.keys.session(&session.identity.to_string());
         Guard { key, expect: Expect::At(*session.record.lock()) }
+    }
+
+    /// Whether the device still is the session's, asked after a commit found the session's record changed: its own
+    /// subscriptions change that as well. If so, the commit can be repeated with the newer revision; if not, the session has
+    /// been ended.
+    pub(crate) async fn still_owns(&self, session: &Session) -> Result<bool, HubError> {
+        if let Some(entry) = self.store.get(&self.keys.session(&session.identity.to_string())).await? {
+            let (stored, revision) = decode::<SessionRecord>(&entry)?;
+            if stored.epoch == session.epoch {
+                let mut known = session.record.lock();
+                *known = revision.max(*known);
+                return Ok(true);
+            }
+        }
+        self.end_stale(session);
+        Ok(false)
     }
 
     pub(crate) fn end_stale(&self, session: &Session) {

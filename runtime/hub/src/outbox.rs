@@ -2,25 +2,50 @@
 //!
 //! An event sits in its device's record until it is in the log. A marker key, written in the same batch, lets a restart find
 //! the records that still hold some. The event of a deletion cannot sit in the deleted record; it travels in the marker.
-//! Appending twice is possible after a crash; both carry the same message key.
+//! Appending twice is possible after a crash; both carry the same message key. What the log refuses is tried again in the
+//! background.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
-use nave_log::{NewRecord, partition_of};
+use nave_log::{MAX_APPEND_BYTES, NewRecord, partition_of};
 use nave_model::{DeviceId, DeviceRecord, FormatVersion, Json, OutboxEntry, Record};
 use nave_routing::{MessageView, Outcome, Source, SystemProperties};
 use nave_store::{CommitError, Expect, Guard, Put};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::error::HubError;
-use crate::hub::{Hub, decode, put};
+use crate::error::{ErrorCode, HubError};
+use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, decode, put};
 use crate::telemetry::{RoutedTwin, log_failed, system, with_enrichments};
 use crate::view;
 
 /// Most events that may wait in one record. They wait only while the log refuses appends; a change that would add one more
 /// is refused, because dropping the event would break "events are part of the commit".
 pub const MAX_OUTBOX_ENTRIES: usize = 256;
+
+/// Most bytes of bodies that may wait in one record besides the newest event: the record has to fit into the store.
+const MAX_OUTBOX_BYTES: usize = 1 << 20;
+
+/// Longest body of an event. A longer one goes without the twin's `$metadata`, which can be many times the twin; so every
+/// event fits into a record of the log, with room for enrichments.
+const MAX_EVENT_BYTES: usize = 512 << 10;
+
+/// What a record of an event has besides its body, generously.
+const EVENT_OVERHEAD_BYTES: usize = 1 << 10;
+
+const _: () = assert!(
+    MAX_OUTBOX_BYTES + 2 * MAX_EVENT_BYTES + (MAX_OUTBOX_ENTRIES + 2) * EVENT_OVERHEAD_BYTES <= MAX_APPEND_BYTES,
+    "what waits in a record, the event of its deletion included, fits into one append"
+);
+
+/// How long after a refusal the log is tried again, first and at most: a short stop is not noticed, and a full disk does not
+/// fill the hub's own log.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(30);
 
 /// Markers looked at per step when a hub starts.
 const RECOVERY_PAGE: usize = 500;
@@ -41,18 +66,65 @@ impl Event {
         Self::lifecycle("deleteDeviceIdentity", record)
     }
 
-    pub(crate) const fn twin_updated(body: Json) -> Self {
-        Self { source: Source::TwinChangeEvents, op_type: "updateTwin", body }
+    pub(crate) fn twin_updated(body: Json) -> Self {
+        Self { source: Source::TwinChangeEvents, op_type: "updateTwin", body: fitting(body) }
     }
 
-    pub(crate) const fn twin_replaced(body: Json) -> Self {
-        Self { source: Source::TwinChangeEvents, op_type: "replaceTwin", body }
+    pub(crate) fn twin_replaced(body: Json) -> Self {
+        Self { source: Source::TwinChangeEvents, op_type: "replaceTwin", body: fitting(body) }
     }
 
     fn lifecycle(op_type: &'static str, record: &DeviceRecord) -> Self {
         let body = Json::parse(view::twin_event_json(record)).unwrap_or_default();
-        Self { source: Source::DeviceLifecycleEvents, op_type, body }
+        Self { source: Source::DeviceLifecycleEvents, op_type, body: fitting(body) }
     }
+}
+
+/// Devices whose events the log refused, and who tries again.
+#[derive(Default)]
+pub(crate) struct Late {
+    hub: OnceLock<Weak<Hub>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    devices: BTreeSet<DeviceId>,
+    /// Whether a task takes care of them.
+    tended: bool,
+}
+
+/// A record takes one event more as long as few wait in it.
+///
+/// # Errors
+///
+/// 503: the log has refused events for so long that the change has to wait.
+pub(crate) fn check_outbox(record: &DeviceRecord) -> Result<(), HubError> {
+    let earlier = record.outbox.split_last().map_or(&[] as &[OutboxEntry], |(_newest, earlier)| earlier);
+    let bytes: usize = earlier.iter().map(|entry| entry.body.text().len()).sum();
+    if record.outbox.len() > MAX_OUTBOX_ENTRIES || bytes > MAX_OUTBOX_BYTES { Err(events_wait()) } else { Ok(()) }
+}
+
+fn events_wait() -> HubError {
+    let message = "Too many events of this device wait for the log: repeat the request later.";
+    HubError::new(ErrorCode::ServiceUnavailable, message)
+}
+
+/// The body of an event as it is, or without `$metadata` if it is too long for the log.
+fn fitting(body: Json) -> Json {
+    if body.text().len() <= MAX_EVENT_BYTES {
+        return body;
+    }
+    let without = body.value().ok().and_then(|mut value| {
+        if let Some(properties) = value.get_mut("properties").and_then(Value::as_object_mut) {
+            for section in properties.values_mut().filter_map(Value::as_object_mut) {
+                section.remove("$metadata");
+            }
+        }
+        Json::parse(value.to_string()).ok()
+    });
+    // The limits of twins leave nothing that is longer still; an empty object says at least that there was a change.
+    without.filter(|body| body.text().len() <= MAX_EVENT_BYTES).unwrap_or_default()
 }
 
 /// The marker. It holds entries only for a device that no longer exists.
@@ -109,11 +181,74 @@ impl Hub {
         Ok(true)
     }
 
-    /// Appends the waiting events of `device` to the log, then takes them out of the store. A failure is logged and made
-    /// good by the next event of the device or the next start.
+    /// Appends the waiting events of `device` to the log, then takes them out of the store. To be called within the device's
+    /// lane. A failure is logged and made good in the background.
     pub(crate) async fn forward_events(&self, device: &DeviceId) {
         if let Err(error) = self.try_forward(device).await {
             tracing::warn!(hub = %self.id(), device = %device, %error, "events wait in the outbox");
+            self.forward_later(device);
+        }
+    }
+
+    /// Lets the hub try again by itself what the log refuses. Without it only the next event of the device or the next start
+    /// does.
+    pub(crate) fn retry_forwarding(self: &Arc<Self>) {
+        // A second call changes nothing.
+        let _ = self.late.hub.set(Arc::downgrade(self));
+    }
+
+    /// Makes sure that the events of an earlier device of this id are in the log, before a new device takes the marker over.
+    /// To be called within the device's lane.
+    ///
+    /// # Errors
+    ///
+    /// 503 while the log refuses them.
+    pub(crate) async fn forward_orphans(&self, device: &DeviceId) -> Result<(), HubError> {
+        let marker = self.store.get(&self.keys.outbox(device.as_str())).await?;
+        if marker.is_none() || self.load(device).await?.is_some() {
+            return Ok(());
+        }
+        self.try_forward(device).await.map_err(|error| events_wait().with_detail(error))
+    }
+
+    fn forward_later(&self, device: &DeviceId) {
+        let Some(hub) = self.late.hub.get() else { return };
+        let mut waiting = self.late.waiting.lock();
+        waiting.devices.insert(device.clone());
+        if std::mem::replace(&mut waiting.tended, true) {
+            return;
+        }
+        drop(waiting);
+        let (hub, env) = (Weak::clone(hub), Arc::clone(&self.env));
+        self.env.spawn(Box::pin(async move {
+            let mut wait = RETRY_FIRST;
+            loop {
+                env.sleep(wait).await;
+                let Some(hub) = hub.upgrade() else { return };
+                match hub.forward_late().await {
+                    Ok(()) => return,
+                    Err(error) => tracing::debug!(hub = %hub.id(), %error, "events still wait in outboxes"),
+                }
+                wait = RETRY_MOST.min(wait * 2);
+            }
+        }));
+    }
+
+    /// Forwards the events of the devices that wait, up to the first failure.
+    async fn forward_late(&self) -> Result<(), HubError> {
+        loop {
+            let device = {
+                let mut waiting = self.late.waiting.lock();
+                let Some(device) = waiting.devices.first().cloned() else {
+                    waiting.tended = false;
+                    return Ok(());
+                };
+                device
+            };
+            let _lane = self.lanes.enter(&device).await;
+            self.try_forward(&device).await?;
+            // Within the lane: nobody has put it there again since.
+            self.late.waiting.lock().devices.remove(&device);
         }
     }
 
@@ -143,8 +278,9 @@ impl Hub {
     }
 
     async fn try_forward(&self, device: &DeviceId) -> Result<(), HubError> {
-        loop {
-            let marker_key = self.keys.outbox(device.as_str());
+        let marker_key = self.keys.outbox(device.as_str());
+        let device_key = self.keys.device(device.as_str());
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
             let Some(entry) = self.store.get(&marker_key).await? else { return Ok(()) };
             let (marker, marker_revision) = decode::<Marker>(&entry)?;
             let record = self.load(device).await?;
@@ -153,18 +289,20 @@ impl Hub {
                 let more = self.events_as_messages(device, &record.outbox, &record.generation_id, Some(record));
                 events.extend(more);
             }
+            let partition = partition_of(device.as_str(), self.log.partitions());
             if !events.is_empty() {
-                let partition = partition_of(device.as_str(), self.log.partitions());
                 self.log.append(partition, events).await.map_err(log_failed)?;
             }
             let mut guards = vec![Guard { key: marker_key.clone(), expect: Expect::At(marker_revision) }];
-            let mut puts = vec![Put { key: marker_key, value: None }];
+            let mut puts = vec![Put { key: marker_key.clone(), value: None }];
+            // Also that there is no record is guarded: one that appears now may hold events, which need the marker.
+            let mut expect = Expect::Absent;
             if let Some((mut record, revision)) = record {
-                let key = self.keys.device(device.as_str());
                 record.outbox.clear();
-                guards.push(Guard { key: key.clone(), expect: Expect::At(revision) });
-                puts.push(put(key, &record)?);
+                puts.push(put(device_key.clone(), &record)?);
+                expect = Expect::At(revision);
             }
+            guards.push(Guard { key: device_key.clone(), expect });
             match self.store.commit(guards, puts).await {
                 Ok(_) => return Ok(()),
                 // Another host changed the device: its events are looked at again, repeated ones carry their keys.
@@ -172,6 +310,7 @@ impl Hub {
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(CommitError::Conflict { key: device_key, current: None }.into())
     }
 
     fn events_as_messages(
@@ -252,5 +391,26 @@ const fn log_source(source: Source) -> nave_log::Source {
         Source::DeviceConnectionStateEvents => nave_log::Source::DeviceConnectionStateEvents,
         Source::DeviceJobLifecycleEvents => nave_log::Source::DeviceJobLifecycleEvents,
         Source::DigitalTwinChangeEvents => nave_log::Source::DigitalTwinChangeEvents,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_the_log_would_refuse_goes_without_metadata() {
+        let body = |metadata: &str| {
+            let text = format!(
+                r#"{{"deviceId":"d","properties":{{"desired":{{"x":1,"$metadata":{{"k":"{metadata}"}},"$version":2}}}}}}"#
+            );
+            Json::parse(text).unwrap()
+        };
+        let small = body("m");
+        assert_eq!(fitting(small.clone()), small);
+        let value = fitting(body(&"m".repeat(MAX_EVENT_BYTES))).value().unwrap();
+        assert_eq!(value, serde_json::json!({"deviceId":"d","properties":{"desired":{"x":1,"$version":2}}}));
+        let hopeless = Json::parse(format!("[\"{}\"]", "x".repeat(MAX_EVENT_BYTES))).unwrap();
+        assert_eq!(fitting(hopeless).text(), "{}");
     }
 }

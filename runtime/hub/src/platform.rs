@@ -19,7 +19,8 @@ pub struct Platform {
 
 impl Platform {
     /// Puts a platform together. The first hub is the one that answers to `localhost`, if its aliases say so.
-    pub const fn new(env: SharedEnv, hubs: Vec<Arc<Hub>>, provisioning: Arc<Provisioning>) -> Self {
+    pub fn new(env: SharedEnv, hubs: Vec<Arc<Hub>>, provisioning: Arc<Provisioning>) -> Self {
+        hubs.iter().for_each(Hub::retry_forwarding);
         Self { env, hubs, provisioning }
     }
 

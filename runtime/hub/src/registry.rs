@@ -1,15 +1,17 @@
 //! Device identities: create, read, update, delete, list.
 
+use std::fmt;
+
 use nave_auth::{KeyPair, Thumbprint};
 use nave_model::{
     Authentication, DeviceId, DeviceRecord, DeviceStatus, Identity, IdentityEtag, IfMatch, KeyPairText, SecretText,
-    ThumbprintPair, Timestamp, TwinRecord,
+    SessionRecord, ThumbprintPair, Timestamp, TwinRecord,
 };
 use nave_store::{CommitError, Expect, Guard, Put};
 use serde_json::Value;
 
 use crate::error::{ErrorCode, HubError};
-use crate::hub::{Hub, decode, put};
+use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, decode, put};
 use crate::outbox::Event;
 use crate::session::CloseReason;
 use crate::twin::{rejected_by_service, twin_record};
@@ -34,8 +36,9 @@ pub struct DeviceInput {
     pub iot_edge: bool,
 }
 
-/// Credentials as they were sent. Empty text counts as absent: the Node SDK sends it by default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Credentials as they were sent. Empty text counts as absent: the Node SDK sends it by default. The `Debug` output has no
+/// keys.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct AuthenticationInput {
     /// `sas`, `selfSigned`, `certificateAuthority` or `none`.
     pub kind: Option<String>,
@@ -49,13 +52,25 @@ pub struct AuthenticationInput {
     pub secondary_thumbprint: Option<String>,
 }
 
-/// An identity to be shown.
-#[derive(Clone, Debug)]
+impl fmt::Debug for AuthenticationInput {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("AuthenticationInput").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// An identity to be shown, with its keys. The `Debug` output has none.
+#[derive(Clone)]
 pub struct DeviceView {
     /// The JSON form.
     pub json: Value,
     /// Its entity tag.
     pub etag: IdentityEtag,
+}
+
+impl fmt::Debug for DeviceView {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("DeviceView").field("etag", &self.etag).finish_non_exhaustive()
+    }
 }
 
 impl Hub {
@@ -137,21 +152,33 @@ impl Hub {
         }
         let _lane = self.lanes.enter(device).await;
         let identity = Identity::device(device.clone());
-        loop {
+        let key = self.keys.device(device.as_str());
+        let session_key = self.keys.session(&identity.to_string());
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
             let (record, revision) = self.require(device).await?;
             if !condition.holds_for(IdentityEtag::new(record.etag)) {
                 return Err(HubError::precondition_failed());
             }
-            // Sessions end first: once the record is gone nobody can find the host that holds one.
-            self.close_everywhere(&identity, CloseReason::Deleted).await?;
-            let key = self.keys.device(device.as_str());
-            let guards = vec![Guard { key: key.clone(), expect: Expect::At(revision) }];
-            let mut puts =
-                vec![Put { key, value: None }, Put { key: self.keys.session(&identity.to_string()), value: None }];
+            let session = self.store.get(&session_key).await?.as_ref().map(decode::<SessionRecord>).transpose()?;
+            let end_session = || {
+                if let Some((stored, _)) = &session {
+                    self.end_session(&identity, stored, CloseReason::Deleted);
+                }
+            };
+            // Before the record is gone: after a crash nobody could find the host that holds the session.
+            end_session();
+            // The guard makes sure that no other session began meanwhile.
+            let expect = session.as_ref().map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
+            let guards = vec![
+                Guard { key: key.clone(), expect: Expect::At(revision) },
+                Guard { key: session_key.clone(), expect },
+            ];
+            let mut puts = vec![Put { key: key.clone(), value: None }, Put { key: session_key.clone(), value: None }];
             let has_event = self.orphan_events(&record, Event::deleted(&record), &mut puts)?;
             match self.store.commit(guards, puts).await {
                 Ok(_) => {
-                    self.close_everywhere(&identity, CloseReason::Deleted).await?;
+                    // Once more: a session that had been committed may have come into the list since.
+                    end_session();
                     if has_event {
                         self.forward_events(device).await;
                     }
@@ -161,6 +188,7 @@ impl Hub {
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(CommitError::Conflict { key, current: None }.into())
     }
 
     /// Up to `limit` devices in the order of their ids.
@@ -201,24 +229,35 @@ impl Hub {
         let _lane = self.lanes.enter(&device).await;
         let has_event = self.add_event(&mut record, Event::created);
         let key = self.keys.device(device.as_str());
-        let guards = vec![Guard { key: key.clone(), expect: Expect::Absent }];
-        let mut puts = vec![put(key, &record)?];
-        if has_event {
-            puts.push(self.outbox_marker(&device));
-        }
-        match self.store.commit(guards, puts).await {
-            Ok(_) => {
-                if has_event {
-                    self.forward_events(&device).await;
-                }
-                Ok(self.show(&record))
+        let marker_key = self.keys.outbox(device.as_str());
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            self.forward_orphans(&device).await?;
+            let guards = vec![
+                Guard { key: key.clone(), expect: Expect::Absent },
+                Guard { key: marker_key.clone(), expect: Expect::Absent },
+            ];
+            let mut puts = vec![put(key.clone(), &record)?];
+            if has_event {
+                puts.push(self.outbox_marker(&device));
             }
-            Err(CommitError::Conflict { .. }) => Err(HubError::new(
-                ErrorCode::DeviceAlreadyExists,
-                format!("A device with ID '{device}' is already registered."),
-            )),
-            Err(error) => Err(error.into()),
+            match self.store.commit(guards, puts).await {
+                Ok(_) => {
+                    if has_event {
+                        self.forward_events(&device).await;
+                    }
+                    return Ok(self.show(&record));
+                }
+                Err(CommitError::Conflict { key: conflict, .. }) if conflict == key => {
+                    return Err(HubError::new(
+                        ErrorCode::DeviceAlreadyExists,
+                        format!("A device with ID '{device}' is already registered."),
+                    ));
+                }
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        Err(CommitError::Conflict { key: marker_key, current: None }.into())
     }
 
     pub(crate) fn connection(&self, identity: &Identity) -> Connection {
@@ -303,4 +342,23 @@ fn generation_id(now: Timestamp) -> String {
 
 pub(crate) fn argument(message: impl Into<String>) -> HubError {
     HubError::new(ErrorCode::ArgumentInvalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provisioning::AttestationInput;
+
+    #[test]
+    fn keys_are_not_shown() {
+        let key = || Some("c2VjcmV0".to_owned());
+        let authentication =
+            AuthenticationInput { primary_key: key(), secondary_key: key(), ..AuthenticationInput::default() };
+        let device = DeviceInput { authentication, ..DeviceInput::default() };
+        let view = DeviceView { json: serde_json::json!({ "primaryKey": key() }), etag: IdentityEtag::new(1) };
+        let attestation = AttestationInput::SymmetricKey { primary: key(), secondary: key() };
+        let webhook = nave_model::Webhook { url: "https://x/?code=c2VjcmV0".to_owned(), api_version: String::new() };
+        let shown = format!("{device:?} {view:?} {attestation:?} {webhook:?}");
+        assert!(!shown.contains("c2VjcmV0"), "{shown}");
+    }
 }

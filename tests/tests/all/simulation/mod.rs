@@ -4,6 +4,7 @@
 mod device;
 mod fuse;
 mod ownership;
+mod races;
 mod reprovision;
 mod routing;
 mod rules;

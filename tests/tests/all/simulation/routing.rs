@@ -1,12 +1,15 @@
 //! Routes from their text to what is in the log: compiled by the function, run by the host, for messages and events.
 
-use nave_hub::{RoutingConfig, RoutingError, TwinUpdate};
+use std::time::Duration;
+
+use nave_env::Env;
+use nave_hub::{DeviceInput, ErrorCode, RoutingConfig, RoutingError, TwinUpdate};
 use nave_log::Log;
-use nave_model::{HostName, Identity, IfMatch};
+use nave_model::{DeviceId, HostName, Identity, IfMatch};
 use nave_routing::{EndpointName, Enrichment, Route, RouteName, Source};
 
 use super::device::Connection;
-use super::world::World;
+use super::world::{Host, World};
 
 const ID: &str = "device-0";
 
@@ -103,6 +106,70 @@ fn a_condition_that_is_none_is_refused_with_its_place() {
         let routes = vec![route("broken", Source::DeviceMessages, "level = \n 'storage")];
         let error = hub.set_routing(RoutingConfig { routes, fallback: true, enrichments: Vec::new() }).unwrap_err();
         assert!(matches!(&error, RoutingError::Condition { route, line: 2, .. } if route == "broken"), "{error}");
+    });
+    finished.unwrap();
+}
+
+/// A host whose hubs route every change of a twin and every creation and deletion.
+async fn host_with_events(world: &World) -> Host {
+    let host = world.start("host-a").await;
+    for hub in host.platform.hubs() {
+        let routes = vec![
+            route("twins", Source::TwinChangeEvents, "true"),
+            route("lives", Source::DeviceLifecycleEvents, "true"),
+        ];
+        hub.set_routing(RoutingConfig { routes, fallback: true, enrichments: Vec::new() }).unwrap();
+    }
+    host
+}
+
+async fn operations(world: &World) -> Vec<String> {
+    stored(world).await.into_iter().map(|(_, operation, _)| operation).collect()
+}
+
+#[test]
+fn the_deletion_of_a_device_is_not_forgotten_for_its_successor() {
+    let world = World::new(4);
+    let finished = world.simulation.run(async {
+        let host = host_with_events(&world).await;
+        let (hub, device) = (&host.platform.hubs()[0], DeviceId::parse(ID).unwrap());
+        let create = async || hub.put_device(&device, &DeviceInput::default(), &IfMatch::None).await;
+        create().await.unwrap();
+        world.logs.iter().for_each(|log| log.set_full(true));
+        hub.delete_device(&device, &IfMatch::Any).await.unwrap();
+        // The event of the deletion still waits where the events of the new device would.
+        assert_eq!(create().await.unwrap_err().code, ErrorCode::ServiceUnavailable);
+        world.logs.iter().for_each(|log| log.set_full(false));
+        create().await.unwrap();
+        assert_eq!(create().await.unwrap_err().code, ErrorCode::DeviceAlreadyExists);
+        assert_eq!(operations(&world).await, ["createDeviceIdentity", "deleteDeviceIdentity", "createDeviceIdentity"]);
+    });
+    finished.unwrap();
+}
+
+#[test]
+fn what_the_log_refused_is_appended_once_it_takes_events_again() {
+    let world = World::new(4);
+    let finished = world.simulation.run(async {
+        let host = host_with_events(&world).await;
+        let (hub, device) = (&host.platform.hubs()[0], DeviceId::parse(ID).unwrap());
+        hub.put_device(&device, &DeviceInput::default(), &IfMatch::None).await.unwrap();
+        world.logs.iter().for_each(|log| log.set_full(true));
+        let members: Vec<_> = (0..7).map(|name| format!("\"{name}\":\"{}\"", "x".repeat(4_096))).collect();
+        let body = format!("{{\"properties\":{{\"desired\":{{{}}}}}}}", members.join(","));
+        let mut accepted = 0;
+        let refused = loop {
+            match hub.update_twin(&Identity::device(device.clone()), TwinUpdate::Patch, &body, &IfMatch::None).await {
+                Ok(_) => accepted += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.code, ErrorCode::ServiceUnavailable, "{refused}");
+        assert!(accepted > 10, "only {accepted} changes were accepted");
+        world.logs.iter().for_each(|log| log.set_full(false));
+        world.env.sleep(Duration::from_secs(60)).await;
+        let expected = std::iter::once("createDeviceIdentity").chain(std::iter::repeat_n("updateTwin", accepted));
+        assert_eq!(operations(&world).await, expected.collect::<Vec<_>>());
     });
     finished.unwrap();
 }
