@@ -50,7 +50,7 @@ pub const MAX_SUBSCRIPTIONS: u32 = 5;
 
 /// Longest model id: that of a DTMI (Digital Twins Definition Language). It is stored with every message of the connection; a
 /// longer one is refused.
-pub(crate) const MAX_MODEL_ID_BYTES: usize = 2_048;
+pub const MAX_MODEL_ID_BYTES: usize = 2_048;
 
 /// Times that credentials are checked again because the device's record changed meanwhile.
 const MAX_AUTHENTICATIONS: u32 = 5;
@@ -248,8 +248,10 @@ impl HubSide {
     ) -> Option<CloseReason> {
         self.inbox.register(context.waker());
         let over = self.inbox.closed().map(close_reason);
-        // What a device does not read stays in the inbox, which has a bound and ends the session there.
-        if mqtt.is_open() && out.len() < crate::MAX_UNWRITTEN_BYTES {
+        if !mqtt.is_open() {
+            drop(self.inbox.take());
+        } else if out.len() < crate::MAX_UNWRITTEN_BYTES {
+            // What a device does not read stays in the inbox, which has a bound and ends the session there.
             self.inbox.take().into_iter().for_each(|message| deliver(message, out));
         }
         let sent = self.poll_sending(context, out);

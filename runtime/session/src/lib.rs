@@ -13,7 +13,9 @@ pub mod protocol;
 
 pub use connection::{MqttConnection, MqttFactory};
 pub use dps::ANSWER_DELAY;
-pub use hub::{MAX_REQUESTS_IN_FLIGHT, MAX_SUBSCRIPTIONS, MAX_UNACKNOWLEDGED_BYTES, MESSAGE_OVERHEAD_BYTES};
+pub use hub::{
+    MAX_MODEL_ID_BYTES, MAX_REQUESTS_IN_FLIGHT, MAX_SUBSCRIPTIONS, MAX_UNACKNOWLEDGED_BYTES, MESSAGE_OVERHEAD_BYTES,
+};
 pub use inbox::{MAX_INBOX_BYTES, MAX_INBOX_MESSAGES};
 
 /// Output that waits for the peer to read it; reading stops there, so a device that does not read cannot make us collect
