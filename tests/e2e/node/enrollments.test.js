@@ -1,9 +1,9 @@
 'use strict';
 
-const { here, hubNamed, unique } = require('./harness');
+const { here, hubNamed, test, unique } = require('./harness');
 
 const assert = require('node:assert/strict');
-const { before, describe, test } = require('node:test');
+const { before, describe } = require('node:test');
 const { ProvisioningServiceClient } = require('azure-iot-provisioning-service');
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
 const { Http } = require('azure-iot-provisioning-device-http');
@@ -33,7 +33,8 @@ describe('provisioning service', () => {
     const found = [];
     let pages = 0;
     while (query.hasMoreResults) {
-      const { responseBody } = await query.next();
+      // Called without it, the promise form of the package asks for the first page again and again.
+      const { responseBody } = await query.next(query.continuationToken);
       found.push(...responseBody);
       pages += 1;
     }

@@ -1,9 +1,9 @@
 'use strict';
 
-const { here, unique } = require('./harness');
+const { here, test, unique } = require('./harness');
 
 const assert = require('node:assert/strict');
-const { before, describe, test } = require('node:test');
+const { before, describe } = require('node:test');
 const { Client } = require('azure-iothub');
 const { NoRetry } = require('azure-iot-common');
 const devices = require('./harness/devices');

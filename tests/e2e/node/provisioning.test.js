@@ -1,9 +1,9 @@
 'use strict';
 
-const { here, hubNamed, unique } = require('./harness');
+const { here, hubNamed, test, unique } = require('./harness');
 
 const assert = require('node:assert/strict');
-const { describe, test } = require('node:test');
+const { describe } = require('node:test');
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
 const { Mqtt } = require('azure-iot-provisioning-device-mqtt');
 const { Http } = require('azure-iot-provisioning-device-http');

@@ -1,9 +1,9 @@
 'use strict';
 
-const { here, unique } = require('./harness');
+const { here, test, unique } = require('./harness');
 
 const assert = require('node:assert/strict');
-const { before, describe, test } = require('node:test');
+const { before, describe } = require('node:test');
 const { Registry } = require('azure-iothub');
 const { newKey, remember } = require('./harness/secrets');
 

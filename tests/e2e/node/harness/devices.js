@@ -4,9 +4,10 @@
 
 const assert = require('node:assert/strict');
 const { EventEmitter, once } = require('node:events');
+const { setTimeout: sleep } = require('node:timers/promises');
 const { Client } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
-const { NoRetry } = require('azure-iot-common');
+const { ExponentialBackOffWithJitter, NoRetry } = require('azure-iot-common');
 
 const open = new Set();
 
@@ -26,15 +27,30 @@ async function until(emitter, event, look, what, milliseconds = 30_000) {
   }
 }
 
+/** The SDK's rule of what to try again, at shorter intervals, and no longer once the test is done with the device. */
+class RetryUntilClosed extends ExponentialBackOffWithJitter {
+  constructor() {
+    super();
+    this.closed = false;
+  }
+
+  shouldRetry(error) {
+    return !this.closed && super.shouldRetry(error);
+  }
+
+  nextRetryTimeout(count) {
+    return Math.min(100 * 2 ** count, 1000);
+  }
+}
+
 class Device extends EventEmitter {
   constructor(client, { retry = true } = {}) {
     super();
     this.client = client;
     this.desired = [];
     this.disconnects = [];
-    if (!retry) {
-      client.setRetryPolicy(new NoRetry());
-    }
+    this.policy = retry ? new RetryUntilClosed() : new NoRetry();
+    client.setRetryPolicy(this.policy);
     client.on('error', (error) => this.emit('failure', error));
     client.on('disconnect', (reason) => {
       this.disconnects.push(reason);
@@ -44,8 +60,14 @@ class Device extends EventEmitter {
 
   static async connect(client, options) {
     const device = new Device(client, options);
-    await client.open();
     open.add(device);
+    try {
+      await client.open();
+    } catch (error) {
+      // Closed even so: a client that was refused keeps timers.
+      await device.close();
+      throw error;
+    }
     return device;
   }
 
@@ -75,7 +97,10 @@ class Device extends EventEmitter {
 
   async close() {
     open.delete(this);
-    await new Promise((resolve) => this.client.close(() => resolve()));
+    this.policy.closed = true;
+    const closed = new Promise((resolve) => { this.client.close(() => resolve()); });
+    // A client whose connection the hub has ended may never say that it is closed.
+    await Promise.race([closed, sleep(2000, undefined, { ref: false })]);
   }
 }
 
@@ -90,9 +115,7 @@ async function withCertificate(host, deviceId, certificate, options) {
 }
 
 async function closeAll() {
-  for (const device of open) {
-    await Promise.race([device.close(), new Promise((resolve) => { setTimeout(resolve, 5000).unref(); })]);
-  }
+  await Promise.all([...open].map((device) => device.close()));
 }
 
 /** Ends this process's connections to a port as a lost network does. */

@@ -17,7 +17,7 @@ if (!process.env[DATA_DIR]) {
   process.exit(runAgainWithAuthority());
 }
 
-const { after, before } = require('node:test');
+const { after, before, test: nodeTest } = require('node:test');
 const assert = require('node:assert/strict');
 const { Nave } = require('./server');
 const { DpsRest, HubRest } = require('./rest');
@@ -86,4 +86,9 @@ function hubNamed(host) {
   return hub;
 }
 
-module.exports = { here, hubNamed, unique };
+/** A test that ends, whatever it waits for. */
+function test(name, body) {
+  return nodeTest(name, { timeout: 120_000 }, body);
+}
+
+module.exports = { here, hubNamed, test, unique };

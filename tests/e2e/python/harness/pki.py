@@ -11,6 +11,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="nave-e2e-pki-")
+"""Removed with everything in it when the run ends."""
+
 DAY = datetime.timedelta(days=1)
 
 
@@ -74,7 +77,7 @@ class Certificate:
 
 
 def _write(certificate: str, key: str) -> tuple[str, str]:
-    folder = Path(tempfile.mkdtemp(prefix="nave-e2e-pki-"))
+    folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
     certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
     certificate_file.write_text(certificate)
     key_file.write_text(key)
