@@ -9,9 +9,11 @@
 //! checks that it understands every batch that the engine writes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::OpenError;
@@ -75,12 +77,33 @@ fn last_journal(dir: &Path) -> io::Result<Option<PathBuf>> {
     Ok(last.map(|(_, path)| path))
 }
 
-/// The file without the zeros at its end: the engine makes journals 64 MiB long in advance.
+/// The file without the zeros at its end: the engine makes journals 64 MiB long in advance. What was never written is not
+/// read: reading it would take most of the time of a start.
 fn read_without_padding(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let end = end_of_data(&file)?;
+    file.rewind()?;
     let mut bytes = Vec::new();
-    File::open(path)?.read_to_end(&mut bytes)?;
+    file.take(end).read_to_end(&mut bytes)?;
     bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
     Ok(bytes)
+}
+
+/// Where the last written block of a file ends; its length where the file system does not tell.
+fn end_of_data(file: &File) -> io::Result<u64> {
+    let mut end = 0;
+    loop {
+        let data = match rustix::fs::seek(file, SeekFrom::Data(end)) {
+            Ok(data) => data,
+            // Nothing but a hole follows.
+            Err(Errno::NXIO) => return Ok(end),
+            Err(_) => return Ok(file.metadata()?.len()),
+        };
+        end = match rustix::fs::seek(file, SeekFrom::Hole(data)) {
+            Ok(hole) if hole > data => hole,
+            _ => return Ok(file.metadata()?.len()),
+        };
+    }
 }
 
 /// Where the intact batches at the start end, and the sequence number of the last one.
@@ -141,6 +164,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn holes_are_read_as_zeros_and_padding_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.jnl");
+        let file = File::create(&path).unwrap();
+        file.set_len(64 << 20).unwrap();
+        assert!(read_without_padding(&path).unwrap().is_empty());
+        let mut expected = vec![0; 3 << 20];
+        for (at, what) in [(0, &b"begin"[..]), (1 << 20, &b"middle"[..]), ((3 << 20) - 3, &b"end"[..])] {
+            std::os::unix::fs::FileExt::write_all_at(&file, what, at as u64).unwrap();
+            expected[at..at + what.len()].copy_from_slice(what);
+        }
+        assert_eq!(read_without_padding(&path).unwrap(), expected);
+        assert!(end_of_data(&file).unwrap() >= expected.len() as u64);
+    }
 
     #[test]
     fn every_batch_of_the_engine_is_understood() {
