@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use nave_auth::{DEVICE_KEY_LENGTH, SharedKey};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::device::Device;
 use super::server::{Ready, Site, is_root, skip};
@@ -20,18 +21,18 @@ const DISK: &str = "384m";
 const DEVICE: &str = "device";
 
 /// A file system in memory; gone when dropped.
-struct Disk(PathBuf);
+struct Disk(TempDir);
 
 impl Disk {
-    fn mount(at: &Path) -> Option<Self> {
-        fs::create_dir(at).unwrap();
+    fn mount() -> Option<Self> {
+        let at = tempfile::Builder::new().prefix("nave-disk-").tempdir().unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={DISK},mode=0755"), "nave-test"]).arg(at);
-        mount.status().is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+        mount.args(["-t", "tmpfs", "-o", &format!("size={DISK},mode=0755"), "nave-test"]).arg(at.path());
+        mount.status().is_ok_and(|status| status.success()).then(|| Self(at))
     }
 
     fn filler(&self) -> PathBuf {
-        self.0.join("filler")
+        self.0.path().join("filler")
     }
 
     /// Writes until nothing fits any more.
@@ -57,7 +58,7 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily, because a hub that a failed test left may still be using it.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
 
@@ -107,12 +108,11 @@ fn a_full_disk_stops_acknowledgements_and_nothing_else() {
         return;
     }
     run(async {
-        let site = Site::new();
-        let Some(disk) = Disk::mount(&site.root().join("disk")) else {
+        let Some(disk) = Disk::mount() else {
             skip("a full disk: mounting is not possible here");
             return;
         };
-        let site = site.keep_data_in(disk.0.join("data"));
+        let site = Site::new().keep_data_in(disk.0.path().join("data"));
         let (hub, ready) = site.start();
         let service = Service::hub(&ready);
         let key = SharedKey::from_bytes(&[9; DEVICE_KEY_LENGTH]).unwrap();
@@ -188,12 +188,11 @@ fn a_hub_does_not_start_on_a_full_disk() {
     if !is_root("mounting a small disk") {
         return;
     }
-    let site = Site::new();
-    let Some(disk) = Disk::mount(&site.root().join("disk")) else {
+    let Some(disk) = Disk::mount() else {
         skip("a full disk: mounting is not possible here");
         return;
     };
-    let site = site.keep_data_in(disk.0.join("data"));
+    let site = Site::new().keep_data_in(disk.0.path().join("data"));
     // Each is enough for one part more: settings, certificates, the store's files.
     for spare in [0, 4 << 10, 64 << 10, 256 << 10] {
         disk.fill();

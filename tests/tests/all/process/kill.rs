@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::device::{self, Incoming, Link};
+use super::promises::{Changes, Promises};
 use super::server::{Nave, Ready, Site};
 use super::service::{Event, Service};
 use super::{PATIENCE, in_time, run};
@@ -29,9 +30,6 @@ const DEVICES: usize = 6;
 /// Messages of a device that wait for their acknowledgement, at most.
 const WINDOW: u64 = 10;
 
-/// Properties of a section that take turns, so that an early change that was lost is not covered by a later one.
-const TURNS: u64 = 8;
-
 const ROUNDS: u64 = 10;
 
 /// Progress of each device before it is worth killing the hub again.
@@ -40,68 +38,6 @@ const MESSAGES_PER_ROUND: u64 = 3 * WINDOW;
 /// Of the enrollment group; the devices' keys are derived from them.
 const GROUP_KEYS: [&str; 2] =
     ["AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="];
-
-/// Changes of one section: numbered, each with an unknown or a good end.
-#[derive(Clone, Copy, Debug, Default)]
-struct Changes {
-    /// The number of the last one that was sent.
-    sent: u64,
-    /// How many were acknowledged.
-    acknowledged: u64,
-    /// The last that was acknowledged, for each turn.
-    latest: [u64; TURNS as usize],
-    /// The largest `$version` that anybody was told.
-    version: u64,
-}
-
-impl Changes {
-    /// The body of the next change.
-    fn next(&mut self) -> String {
-        self.sent += 1;
-        format!("{{\"n\":{0},\"turn{1}\":{0}}}", self.sent, self.sent % TURNS)
-    }
-
-    /// A change was acknowledged with this version.
-    fn acknowledged(&mut self, number: u64, version: u64, who: &str) {
-        assert!(version > self.version, "{who}: version {version} of change {number} after version {}", self.version);
-        self.version = version;
-        self.acknowledged += 1;
-        self.latest[(number % TURNS) as usize] = number;
-    }
-
-    /// Somebody read the section.
-    fn seen(&mut self, section: &Value, who: &str) {
-        let version = section["$version"].as_u64().unwrap();
-        assert!(version >= self.version, "{who}: version {version} after version {}", self.version);
-        self.version = version;
-        // Versions begin at 1, and each change adds one: none is lost, none is counted twice.
-        let applied = version - 1;
-        let possible = self.acknowledged..=self.sent;
-        assert!(possible.contains(&applied), "{who}: {applied} changes were applied, {self:?}");
-        let newest = section["n"].as_u64().unwrap_or(0);
-        assert!(newest <= self.sent, "{who}: change {newest} was never sent, {self:?}");
-        for (turn, acknowledged) in self.latest.iter().enumerate() {
-            let value = section[format!("turn{turn}")].as_u64().unwrap_or(0);
-            assert!((*acknowledged..=newest).contains(&value), "{who}: turn {turn} has {value}, {self:?}");
-        }
-    }
-}
-
-/// What a device and its services have been promised.
-#[derive(Default)]
-struct Promises {
-    /// Messages are numbered from 1; acknowledgements come in order, so these two numbers say everything.
-    sent: u64,
-    acknowledged: u64,
-    reported: Changes,
-    desired: Changes,
-    /// Connections that were begun, and that the hub accepted.
-    attempts: u64,
-    accepted: u64,
-    subscribed: bool,
-    /// The largest version of the desired properties that the device was told.
-    told: u64,
-}
 
 struct Subject {
     id: String,

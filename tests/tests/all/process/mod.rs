@@ -12,6 +12,7 @@ mod kill;
 mod lifecycle;
 mod ports;
 mod privileges;
+mod promises;
 mod reload;
 mod server;
 mod service;
