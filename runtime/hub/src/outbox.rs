@@ -6,6 +6,7 @@
 //! background.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -234,29 +235,48 @@ impl Hub {
         }));
     }
 
-    /// Forwards the events of the devices that wait, up to the first failure.
+    /// Forwards the events of the devices that wait. While the log takes nothing, one failure stands for all.
     async fn forward_late(&self) -> Result<(), HubError> {
+        let mut failure = None;
+        let mut after = None;
         loop {
             let device = {
                 let mut waiting = self.late.waiting.lock();
-                let Some(device) = waiting.devices.first().cloned() else {
+                if waiting.devices.is_empty() {
                     waiting.tended = false;
                     return Ok(());
-                };
-                device
+                }
+                let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                match (waiting.devices.range::<DeviceId, _>((from, Bound::Unbounded)).next(), failure.take()) {
+                    (Some(device), earlier) => {
+                        failure = earlier;
+                        device.clone()
+                    }
+                    (None, Some(failure)) => return Err(failure),
+                    // Only those are left that came while this was under way.
+                    (None, None) => {
+                        after = None;
+                        continue;
+                    }
+                }
             };
             let _lane = self.lanes.enter(&device).await;
-            self.try_forward(&device).await?;
-            // Within the lane: nobody has put it there again since.
-            self.late.waiting.lock().devices.remove(&device);
+            match self.try_forward(&device).await {
+                // Within the lane: nobody has put it there again since.
+                Ok(()) => drop(self.late.waiting.lock().devices.remove(&device)),
+                Err(error) if matches!(error.code.status(), 429 | 503) => return Err(error),
+                Err(error) => failure = Some(error),
+            }
+            after = Some(device);
         }
     }
 
-    /// Appends what a crash left in outboxes. To be called once when the hub starts.
+    /// Appends what a crash left in outboxes. To be called once when the hub starts. What the log refuses now waits on and is
+    /// tried again.
     ///
     /// # Errors
     ///
-    /// [`HubError`] when the store or the log fails.
+    /// [`HubError`] when the store cannot be read.
     pub async fn recover_outboxes(&self) -> Result<usize, HubError> {
         let prefix = self.keys.outboxes();
         let mut after = None;
@@ -267,7 +287,7 @@ impl Hub {
                 let id = key.strip_prefix(&prefix).and_then(nave_model::unescape_key_part);
                 let Some(device) = id.and_then(|id| DeviceId::parse(&id).ok()) else { continue };
                 let _lane = self.lanes.enter(&device).await;
-                self.try_forward(&device).await?;
+                self.forward_events(&device).await;
                 recovered += 1;
             }
             match page.last() {

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nave_engine::provisioning::{Assignment, DeviceData, Migration};
 use nave_model::{
-    DeviceAddress, DeviceId, DeviceRecord, DeviceStatus, Identity, IfMatch, RegistrationId, RegistrationRecord,
-    SectionRecord,
+    DeviceAddress, DeviceId, DeviceRecord, DeviceStatus, EnrollmentKind, Identity, IfMatch, RegistrationId,
+    RegistrationRecord, SectionRecord,
 };
-use nave_store::{CommitError, Expect, Guard, Put};
+use nave_store::{CommitError, Expect, Guard, Put, Revision};
 
 use super::Provisioning;
 use super::attest::DeviceCredentials;
@@ -114,12 +114,17 @@ impl Provisioning {
     pub(crate) async fn record_registration(
         &self,
         record: &RegistrationRecord,
-        expect: Expect,
+        before: Option<&(RegistrationRecord, Revision)>,
     ) -> Result<(), HubError> {
         let id = record.registration_id.as_str();
         let key = self.keys.registration(id);
+        let expect = before.map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
         let mut puts = vec![put(key.clone(), record)?];
-        if record.enrollment_kind == nave_model::EnrollmentKind::Group {
+        // Of two puts to one key the later one counts: a device that stays in its group stays in the group's list.
+        if let Some((before, _)) = before.filter(|(before, _)| before.enrollment_kind == EnrollmentKind::Group) {
+            puts.push(Put { key: self.keys.member(&before.enrollment_id, id), value: None });
+        }
+        if record.enrollment_kind == EnrollmentKind::Group {
             let member = self.keys.member(&record.enrollment_id, id);
             puts.push(Put { key: member, value: Some(Bytes::from_static(b"{\"v\":1}")) });
         }
@@ -155,7 +160,7 @@ impl Provisioning {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Err(CommitError::Conflict { key: self.keys.registration(id.as_str()), current: None }.into())
     }
 
     async fn remove_device(&self, address: &DeviceAddress) -> Result<(), HubError> {

@@ -234,7 +234,7 @@ impl Provisioning {
     ///
     /// # Errors
     ///
-    /// 404 for an unknown group, 400 for a continuation that is none.
+    /// 400 for a continuation that is none. An unknown group has no registrations; a deleted one keeps those that it made.
     pub async fn list_registrations(
         &self,
         group: &str,
@@ -319,7 +319,7 @@ impl Provisioning {
         continuation: Option<&str>,
     ) -> Result<EnrollmentPage<R>, HubError> {
         let limit = limit.clamp(1, MAX_ENROLLMENT_PAGE);
-        let after = continuation.map(|token| after_key(prefix, token));
+        let after = continuation.map(|token| after_key(prefix, token)).transpose()?;
         let mut entries = self.store.scan(prefix, after.as_deref(), limit + 1).await?;
         let more = entries.len() > limit;
         entries.truncate(limit);
@@ -335,7 +335,7 @@ impl Provisioning {
         continuation: Option<&str>,
     ) -> Result<(Vec<String>, Option<String>), HubError> {
         let limit = limit.clamp(1, MAX_ENROLLMENT_PAGE);
-        let after = continuation.map(|token| after_key(prefix, token));
+        let after = continuation.map(|token| after_key(prefix, token)).transpose()?;
         let mut entries = self.store.scan(prefix, after.as_deref(), limit + 1).await?;
         let more = entries.len() > limit;
         entries.truncate(limit);
@@ -478,11 +478,13 @@ fn to_token(part: &str) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(part)
 }
 
-fn after_key(prefix: &str, token: &str) -> String {
+fn after_key(prefix: &str, token: &str) -> Result<String, HubError> {
     use base64::Engine as _;
     let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).ok();
-    let part = decoded.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
-    format!("{prefix}{part}")
+    let part = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    // Not from the beginning: a client that follows continuations would never end.
+    let part = part.ok_or_else(|| argument("The continuation is not one that this service has given."))?;
+    Ok(format!("{prefix}{part}"))
 }
 
 fn not_found(kind: EnrollmentKind, id: &str) -> HubError {

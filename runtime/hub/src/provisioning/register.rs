@@ -15,7 +15,7 @@ use nave_model::{
     AttestationRecord, DeviceAddress, EnrollmentKind, EnrollmentRecord, FormatVersion, Json, RegistrationId,
     RegistrationRecord, RegistrationStatus, Substatus,
 };
-use nave_store::{Expect, Revision};
+use nave_store::Revision;
 use serde_json::Value;
 
 use super::Provisioning;
@@ -264,8 +264,7 @@ impl Provisioning {
     }
 
     async fn commit_registration(&self, context: &Context<'_>, record: &RegistrationRecord) -> Result<(), HubError> {
-        let expect = context.current.map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
-        self.record_registration(record, expect).await
+        self.record_registration(record, context.current).await
     }
 
     /// A registration's next state. A device that was assigned stays where it is until a decision says otherwise.

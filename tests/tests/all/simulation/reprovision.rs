@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nave_env::Env;
-use nave_hub::{Hub, HubError, TwinUpdate, TwinView};
-use nave_model::{HostName, Identity, IfMatch, Reprovision};
+use nave_hub::provisioning::{AttestationInput, EnrollmentInput};
+use nave_hub::{ErrorCode, Hub, HubError, TwinUpdate, TwinView};
+use nave_model::{EnrollmentKind, HostName, Identity, IfMatch, Reprovision};
 use serde_json::Value;
 
 use super::device::Connection;
-use super::world::{HUBS, Host, World};
+use super::world::{GROUP, HUBS, Host, World};
 
 const ID: &str = "device-0";
 
@@ -89,6 +90,46 @@ fn a_device_that_never_moves_stays() {
         world.enroll_in(&host, &HUBS[1..], Some(policy)).await;
         assert_eq!(Connection::register(&world, &host, ID, &keys).await.unwrap(), HUBS[0]);
         assert!(twin(&host, HUBS[1]).await.is_err());
+    });
+    finished.unwrap();
+}
+
+#[test]
+fn a_registration_is_listed_by_the_group_that_made_it_only() {
+    let world = World::new(5);
+    let finished = world.simulation.run(async {
+        let host = world.start("host-a").await;
+        let keys = world.enroll(&host).await.derive(ID);
+        Connection::register(&world, &host, ID, &keys).await.unwrap();
+        let service = host.platform.provisioning();
+        let listed = async || service.list_registrations(GROUP, 10, None).await.unwrap().items.len();
+        assert_eq!(listed().await, 1);
+        Connection::register(&world, &host, ID, &keys).await.unwrap();
+        assert_eq!(listed().await, 1, "registered again through the group");
+        // An individual enrollment goes first.
+        let own = EnrollmentInput {
+            kind: EnrollmentKind::Individual,
+            id: ID.to_owned(),
+            device_id: None,
+            attestation: AttestationInput::SymmetricKey {
+                primary: Some(keys.primary.expose_base64()),
+                secondary: Some(keys.secondary.expose_base64()),
+            },
+            enabled: true,
+            iot_edge: false,
+            hub_host_name: None,
+            initial_twin: None,
+            optional_device_information: None,
+            reprovision: None,
+            allocation_policy: None,
+            hubs: Vec::new(),
+            webhook: None,
+        };
+        service.put_enrollment(own, &IfMatch::None).await.unwrap();
+        Connection::register(&world, &host, ID, &keys).await.unwrap();
+        assert_eq!(listed().await, 0, "it is no longer the group's");
+        let forged = service.list_registrations(GROUP, 10, Some("?")).await.unwrap_err();
+        assert_eq!(forged.code, ErrorCode::ArgumentInvalid);
     });
     finished.unwrap();
 }
