@@ -112,8 +112,11 @@ impl Bus for NoPeers {
 /// A bus between simulated hosts: every message takes a seeded while, and a crashed host is unreachable.
 #[derive(Clone, Default)]
 pub struct SimBus {
-    hosts: Arc<Mutex<HashMap<HostId, (SharedEnv, Arc<dyn Receive>)>>>,
+    hosts: Arc<Mutex<HashMap<HostId, Member>>>,
 }
+
+/// A reachable host: where it runs, and what takes its messages.
+type Member = (SharedEnv, Arc<dyn Receive>);
 
 impl SimBus {
     /// Longest time that a message is under way.

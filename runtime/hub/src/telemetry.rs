@@ -106,8 +106,21 @@ impl Hub {
         if !session.is_open() {
             return Err(HubError::unauthorized().with_detail("the session is over"));
         }
+        session.active(self.env.now());
+        self.accept(session, &messages).await
+    }
+
+    /// Takes the message that a device left for the case that its connection ends without a goodbye. Its session is over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::send_telemetry`].
+    pub async fn send_will(&self, session: &Session, will: Message) -> Result<(), HubError> {
+        self.accept(session, &[will]).await
+    }
+
+    async fn accept(&self, session: &Session, messages: &[Message]) -> Result<(), HubError> {
         let now = self.env.now();
-        session.active(now);
         let table = Arc::clone(&self.routes.read());
         let device = session.identity.device_id().as_str();
         let twin = if table.needs_twin(Source::DeviceMessages) {

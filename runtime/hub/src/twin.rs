@@ -79,7 +79,7 @@ impl Hub {
                         TwinUpdate::Replace => UpdateKind::Replace,
                     },
                     body_json: body.to_owned(),
-                    condition: condition.clone(),
+                    condition,
                     unix_nanos: now.unix_nanos(),
                     emit_event: listened,
                 };

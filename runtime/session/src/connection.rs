@@ -90,7 +90,10 @@ impl MqttConnection {
                 // What follows is held by the session until the CONNECT is answered.
                 Flow::Continue
             }
-            (_, Event::Disconnect) => {
+            (state, Event::Disconnect) => {
+                if let State::Hub(side) = state {
+                    side.goodbye();
+                }
                 closing.get_or_insert(CloseReason::Finished);
                 Flow::Stop
             }
@@ -149,6 +152,8 @@ impl MqttConnection {
             Ok((mut side, session_present)) => {
                 tracing::info!(hub = %side.hub_id(), device = %side.identity(), peer = %self.peer.address, "device connected");
                 if self.disconnected {
+                    // It never learned that it was connected: there is nothing that it could have lost.
+                    side.goodbye();
                     side.disconnected();
                 }
                 self.state = State::Hub(Box::new(side));

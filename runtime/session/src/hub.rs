@@ -12,9 +12,12 @@ use nave_hub::{
     Presented, Session, Subscriptions, ToDevice,
 };
 use nave_model::{HubId, Identity};
+use nave_mqtt::bag::{MESSAGE_TYPE_PROPERTY, WILL_MESSAGE_TYPE};
 use nave_mqtt::connect::HubUsername;
 use nave_mqtt::encode;
-use nave_mqtt::packet::{Connect, Delivery, Filters, Login, PacketId, QoS, SubAckCode, Subscriptions as Filtered};
+use nave_mqtt::packet::{
+    Connect, Delivery, Filters, Login, PacketId, QoS, SubAckCode, Subscriptions as Filtered, Will,
+};
 use nave_mqtt::session::{Event, Flow, ServerSession};
 use nave_mqtt::topic::{Client, Feature, HubPublish, ToClient, hub_filter, hub_publish};
 
@@ -65,6 +68,7 @@ pub(crate) struct HubLogin {
     persistent: bool,
     versioned: bool,
     model_id: Option<String>,
+    will: Option<Box<Message>>,
 }
 
 impl HubLogin {
@@ -83,6 +87,7 @@ impl HubLogin {
         if username.model_id.as_ref().is_some_and(|model| model.len() > MAX_MODEL_ID_BYTES) {
             return Err(format!("the model id has more than {MAX_MODEL_ID_BYTES} bytes"));
         }
+        let will = connect.will.map(|will| read_will(&identity, &will)).transpose()?;
         let password = login.password.unwrap_or_default();
         let token = match std::str::from_utf8(password) {
             Ok("") => None,
@@ -98,6 +103,7 @@ impl HubLogin {
             persistent: !connect.clean_session,
             versioned: username.api_version.is_some(),
             model_id: username.model_id.map(std::borrow::Cow::into_owned),
+            will,
         })
     }
 
@@ -136,6 +142,7 @@ impl HubLogin {
                     requests_in_flight: 0,
                     subscribing: None,
                     sub_acks: Vec::new(),
+                    will: self.will,
                 };
                 return Ok((side, resumed));
             }
@@ -167,6 +174,8 @@ pub(crate) struct HubSide {
     subscribing: Option<(Outcome, Vec<u8>)>,
     /// SUBACKs and UNSUBACKs that wait until what they grant is on disk.
     sub_acks: Vec<u8>,
+    /// What to send on the device's behalf when its connection ends without DISCONNECT.
+    will: Option<Box<Message>>,
 }
 
 /// Work that succeeds or fails.
@@ -217,8 +226,27 @@ impl HubSide {
         self.collected.bytes + sending < MAX_UNACKNOWLEDGED_BYTES && self.requests_in_flight < MAX_REQUESTS_IN_FLIGHT
     }
 
+    /// The device said goodbye: its will is void.
+    pub(crate) fn goodbye(&mut self) {
+        self.will = None;
+    }
+
+    /// The connection is gone. The will, if there still is one, follows the messages before it.
     pub(crate) fn disconnected(&mut self) {
         self.hub.disconnected(&self.session);
+        let Some(will) = self.will.take() else { return };
+        let (hub, session) = (Arc::clone(&self.hub), Arc::clone(&self.session));
+        let earlier = self.sending.take();
+        self.sending = Some((
+            Box::pin(async move {
+                if let Some((earlier, ..)) = earlier {
+                    earlier.await?;
+                }
+                hub.send_will(&session, *will).await
+            }),
+            Vec::new(),
+            0,
+        ));
     }
 
     /// There is room for output again.
@@ -451,6 +479,16 @@ impl Drop for HubSide {
     fn drop(&mut self) {
         self.hub.disconnected(&self.session);
     }
+}
+
+/// A will is telemetry with a sign that it is one (Azure IoT Hub documentation, MQTT support); its QoS 2 is taken for 1.
+fn read_will(identity: &Identity, will: &Will<'_>) -> Result<Box<Message>, String> {
+    let Ok(HubPublish::Telemetry { bag }) = hub_publish(client(identity), will.topic) else {
+        return Err("the will's topic is not that of the device's messages".to_owned());
+    };
+    let mut message = message::telemetry(bag, will.payload, will.retain).map_err(|error| error.to_string())?;
+    message.properties.push((MESSAGE_TYPE_PROPERTY.to_owned(), WILL_MESSAGE_TYPE.to_owned()));
+    Ok(Box::new(message))
 }
 
 fn client(identity: &Identity) -> Client<'_> {

@@ -65,11 +65,11 @@ impl Provisioning {
         written_id: &str,
         proof: &Proof,
     ) -> Result<Attested, HubError> {
-        if let Some((record, _)) = self.load_enrollment(EnrollmentKind::Individual, id.as_str()).await? {
-            if !record.enabled || same_kind(&record.attestation, proof) {
-                let verdict = self.verify_individual(id, &record, proof);
-                return Ok(Attested { enrollment: Some(Arc::new(record)), verdict });
-            }
+        let individual = self.load_enrollment(EnrollmentKind::Individual, id.as_str()).await?;
+        let decides = |record: &EnrollmentRecord| !record.enabled || same_kind(&record.attestation, proof);
+        if let Some((record, _)) = individual.filter(|(record, _)| decides(record)) {
+            let verdict = self.verify_individual(id, &record, proof);
+            return Ok(Attested { enrollment: Some(Arc::new(record)), verdict });
         }
         let groups = self.all_groups().await?;
         match proof {

@@ -23,23 +23,29 @@ fn route(name: &str, source: Source, condition: &str) -> Route {
     }
 }
 
-/// What is in the logs: source, message id or operation, and the application properties.
-async fn stored(world: &World) -> Vec<(nave_log::Source, String, Vec<(String, String)>)> {
+/// Everything that is in the logs.
+pub(super) async fn messages(world: &World) -> Vec<nave_log::NewRecord> {
     let mut found = Vec::new();
     for log in &world.logs {
         for number in 0..log.partitions() {
             let partition = nave_log::PartitionId::new(number).unwrap();
-            for record in log.read(partition, 0, usize::MAX, usize::MAX).await.unwrap().records {
-                let content = record.content;
-                let value = |list: &[(String, String)], name: &str| {
-                    list.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
-                };
-                let what = value(&content.system, "messageId").or_else(|| value(&content.properties, "opType"));
-                found.push((content.source, what.unwrap_or_default(), content.properties));
-            }
+            let batch = log.read(partition, 0, usize::MAX, usize::MAX).await.unwrap();
+            found.extend(batch.records.into_iter().map(|record| record.content));
         }
     }
     found
+}
+
+/// What is in the logs: source, message id or operation, and the application properties.
+async fn stored(world: &World) -> Vec<(nave_log::Source, String, Vec<(String, String)>)> {
+    let value = |list: &[(String, String)], name: &str| {
+        list.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+    };
+    let stored = messages(world).await.into_iter().map(|content| {
+        let what = value(&content.system, "messageId").or_else(|| value(&content.properties, "opType"));
+        (content.source, what.unwrap_or_default(), content.properties)
+    });
+    stored.collect()
 }
 
 #[test]

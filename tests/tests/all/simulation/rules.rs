@@ -8,7 +8,7 @@ use nave_env::Env;
 use nave_hub::{AuthenticationInput, DeviceInput};
 use nave_model::{DeviceId, DeviceStatus, IfMatch};
 use nave_mqtt::encode;
-use nave_mqtt::packet::{Connect, Delivery, Login, PacketId, QoS, Subscription};
+use nave_mqtt::packet::{Connect, Delivery, Login, PacketId, QoS, Subscription, Will};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::world::{HUBS, Host, World};
@@ -336,5 +336,42 @@ fn a_client_need_not_wait_for_its_answers() {
         for expected in [&[0x90, 3, 0, 7, 1][..], &[0x40, 2, 0, 1], &[0x40, 2, 0, 2], &[0x40, 2, 0, 3]] {
             assert!(seen.windows(expected.len()).any(|window| window == expected), "{expected:?} in {seen:?}");
         }
+    });
+}
+
+#[test]
+fn a_will_is_sent_unless_the_device_says_goodbye() {
+    scene(async |world, host, keys| {
+        let will = |payload| Will {
+            topic: "devices/device-0/messages/events/reason=lost",
+            payload,
+            qos: QoS::ExactlyOnce,
+            retain: true,
+        };
+        let password = token(world, &keys, Duration::from_secs(3_600));
+        let login = Login { username: USERNAME, password: Some(password.as_bytes()) };
+        for (payload, goodbye) in [(&b"lost"[..], false), (b"left", true), (b"displaced", false)] {
+            let mut raw = Raw::dial(world, &host);
+            let mut bytes = Vec::new();
+            let will = Some(will(payload));
+            let packet = Connect { client_id: ID, clean_session: true, keep_alive: 60, will, login: Some(login) };
+            encode::connect(&mut bytes, &packet).unwrap();
+            raw.send(&bytes);
+            assert_eq!(raw.next().await.unwrap(), CONNACK_ACCEPTED);
+            if goodbye {
+                raw.send(&[0xE0, 0]);
+                raw.expect_closed_within(Duration::from_secs(2)).await;
+            } else if payload == b"displaced" {
+                drop(connected(world, &host, &keys, 60).await);
+                raw.expect_closed_within(Duration::from_secs(2)).await;
+            }
+            drop(raw);
+            world.env.sleep(Duration::from_secs(2)).await;
+        }
+        let stored = super::routing::messages(world).await;
+        let bodies: Vec<_> = stored.iter().map(|record| &record.body[..]).collect();
+        assert_eq!(bodies, [&b"lost"[..], b"displaced"]);
+        let properties = [("reason", "lost"), ("mqtt-retain", "true"), ("iothub-MessageType", "Will")];
+        assert_eq!(stored[0].properties, properties.map(|(name, value)| (name.to_owned(), value.to_owned())));
     });
 }

@@ -252,6 +252,8 @@ async fn drive(
             if let (Some(reason), false) = (protocol.closing(), gone) {
                 protocol.disconnected(Disconnect::Closed(reason));
                 gone = true;
+                // What it begins now has to be polled.
+                continue;
             }
             if gone && protocol.drained() {
                 return Poll::Ready(());
