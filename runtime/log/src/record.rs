@@ -259,7 +259,7 @@ pub(crate) mod tests {
         fn what_was_written_is_read(records in proptest::collection::vec(any_record(), 0..5)) {
             let encoded = Encoded::of(&records).unwrap();
             prop_assert_eq!(encoded.count() as usize, records.len());
-            prop_assert_eq!(encoded.decoded(), records);
+            prop_assert_eq!(&encoded.decoded(), &records);
             let bytes = encoded.into_payload();
             let mut rest = &bytes[..];
             for record in &records {
