@@ -6,8 +6,12 @@ use nave_engine::allocation::{Assignment, Fact, Hub as PolicyHub, Outcome as Pol
 use nave_engine::provisioning::{
     Allocation, AllocationFailure, Choice, FailureCause, LinkedHub as WitLinkedHub, Outcome, PolicyChoice,
 };
+use nave_model::EnrollmentKind;
+use serde_json::{Value, json};
 
-use super::Provisioning;
+use super::attest::{Attested, DeviceCredentials};
+use super::register::Attempt;
+use super::{Provisioning, view};
 use crate::error::HubError;
 use crate::hub::Hub;
 
@@ -36,9 +40,14 @@ impl LinkedHub {
 
 impl Provisioning {
     /// Obtains the outcome of `allocation`.
-    pub(crate) fn allocate(&self, allocation: &Allocation, payload: Option<&str>) -> Result<Outcome, HubError> {
+    pub(crate) fn allocate(
+        &self,
+        allocation: &Allocation,
+        attempt: &Attempt,
+        attested: &Attested,
+    ) -> Result<Outcome, HubError> {
         match &allocation.policy {
-            PolicyChoice::Builtin(name) => self.ask_builtin(name, allocation, payload),
+            PolicyChoice::Builtin(name) => self.ask_builtin(name, allocation, attempt, attested),
             PolicyChoice::Custom(webhook) => Ok(Outcome::Failed(AllocationFailure {
                 cause: FailureCause::Unavailable,
                 // Not the whole address: its query is where the key of the web hook is.
@@ -50,7 +59,13 @@ impl Provisioning {
         }
     }
 
-    fn ask_builtin(&self, name: &str, allocation: &Allocation, payload: Option<&str>) -> Result<Outcome, HubError> {
+    fn ask_builtin(
+        &self,
+        name: &str,
+        allocation: &Allocation,
+        attempt: &Attempt,
+        attested: &Attested,
+    ) -> Result<Outcome, HubError> {
         let hubs = allocation.hubs.iter().map(|candidate| {
             let linked = self.hubs().iter().find(|linked| linked.hub.host_name().as_str() == candidate.name);
             let latency = linked.and_then(|linked| linked.latency_ms);
@@ -61,7 +76,7 @@ impl Provisioning {
             registration_id: allocation.registration_id.clone(),
             policy: name.to_owned(),
             enrollment_json: "{}".to_owned(),
-            payload_json: payload.map(str::to_owned),
+            payload_json: attempt.payload.clone(),
             config_json: None,
             current: allocation.current.as_ref().map(|current| Assignment {
                 hub: current.hub.clone(),
@@ -72,7 +87,7 @@ impl Provisioning {
             hubs: hubs.collect(),
             unix_nanos: self.env.now().unix_nanos(),
             seed: u64::from_be_bytes(self.random()),
-            facts: Vec::new(),
+            facts: self.facts(attempt, attested),
         };
         Ok(match self.functions.allocate(&request)? {
             PolicyOutcome::Assign(assignment) => Outcome::Assigned(Choice {
@@ -92,5 +107,27 @@ impl Provisioning {
                 log: format!("the built-in policy `{name}` answered with the unknown outcome `{}`", fact.name),
             }),
         })
+    }
+    /// What a policy is told besides, by the names that `nave:allocation` documents: how the device proved who it is, and
+    /// what it asked for.
+    fn facts(&self, attempt: &Attempt, attested: &Attested) -> Vec<Fact> {
+        let proof = match (&attested.verdict, &attested.enrollment) {
+            (Ok(DeviceCredentials { certificate: Some(certificate), .. }), _) => {
+                view::certificate_info(certificate).map(|info| ("x509", info))
+            }
+            (Ok(_), Some(enrollment)) => {
+                let kind = match enrollment.kind {
+                    EnrollmentKind::Individual => "individual",
+                    EnrollmentKind::Group => "group",
+                };
+                Some(("symmetric-key", json!({ "kind": kind })))
+            }
+            _ => None,
+        };
+        let linked: Vec<_> = self.hubs().iter().map(|linked| linked.hub.host_name().as_str()).collect();
+        let version = attempt.api_version.as_deref().map(|version| ("api-version", json!(version)));
+        let facts = [proof, Some(("linked-hubs", json!(linked))), Some(("force", json!(attempt.force))), version];
+        let named = |(name, value): (&str, Value)| Fact { name: name.to_owned(), json: value.to_string() };
+        facts.into_iter().flatten().map(named).collect()
     }
 }

@@ -173,7 +173,7 @@ impl Provisioning {
         let decision = match self.functions.begin_registration(&request)? {
             Step::Done(decision) => decision,
             Step::Allocate(allocation) => {
-                let outcome = self.allocate(&allocation, attempt.payload.as_deref())?;
+                let outcome = self.allocate(&allocation, attempt, &attested)?;
                 self.functions.complete_registration(&request, &outcome)?
             }
         };

@@ -67,7 +67,7 @@ pub fn registration_json(record: &RegistrationRecord) -> Value {
     Value::Object(state)
 }
 
-fn certificate_info(certificate: &str) -> Option<Value> {
+pub(super) fn certificate_info(certificate: &str) -> Option<Value> {
     let info = CertificateInfo::parse(&STANDARD.decode(certificate).ok()?).ok()?;
     Some(info_json(&info))
 }

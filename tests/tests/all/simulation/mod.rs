@@ -2,6 +2,7 @@
 //! compared with a model of what was promised.
 
 mod device;
+mod facts;
 mod fuse;
 mod ownership;
 mod races;
