@@ -202,7 +202,7 @@ class Run:
         common = ["--port", MQTTS, "--tls", "--insecure", "--id-scope", hub.scope, "--group-key", GROUP_KEY]
         for concurrency in [16, 256]:
             first = 1 if concurrency == 256 else 100_001
-            count = DEVICES if concurrency == 256 else 1000
+            count = DEVICES if concurrency == 256 else 4000
             self.tool(
                 f"register, {concurrency} at once: nave", "register", *common, "--n", count, "--first", first,
                 "--concurrency", concurrency, "--server-pid", hub.pid, "--poll-ms", 0, "--src-addrs", 4,
