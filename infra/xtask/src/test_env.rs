@@ -67,6 +67,13 @@ pub(crate) fn node(workspace: &Workspace) -> Result<()> {
     if numbers(&version).is_none_or(|(major, _)| major < NODE_MAJOR) {
         bail!("Node.js {version} is too old for the tests: install Node.js {NODE_MAJOR} or newer");
     }
+    // These tests make their certificates with it.
+    if !succeeds(Command::new("openssl").arg("version")) {
+        if !debian::is_debian() {
+            bail!("openssl is missing: install the OpenSSL command line tool");
+        }
+        debian::install(workspace, &["openssl"])?;
+    }
     let wanted = format!("{version}\n{}{}", read(&dir.join("package.json"))?, read(&dir.join("package-lock.json"))?);
     // In the folder itself: whoever deletes node_modules deletes the stamp with it.
     let stamp = dir.join("node_modules/.nave-stamp");
