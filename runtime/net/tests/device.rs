@@ -180,8 +180,53 @@ async fn large_transfers_arrive_whole() {
         assert!(received == sent, "the echo differs");
         drop(writing.await.unwrap());
         let remote = fixture.opened().await;
-        assert!(remote.state.lock().largest_receive <= 16 * 1024, "one record at a time");
+        assert!(remote.state.lock().largest_receive <= nave_net::limits::READ_BUFFER, "one read at a time");
     }
+}
+
+/// In TLS 1.3 a client may send data together with the end of its handshake, and one read brings both.
+#[tokio::test]
+async fn what_comes_with_the_end_of_the_handshake_arrives() {
+    let mut fixture = Fixture::echo();
+    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut client = fixture.client().version(&rustls::version::TLS13).session();
+    while client.is_handshaking() {
+        stream.write_all(&outgoing(&mut client)).await.unwrap();
+        incoming(&mut client, &mut stream).await;
+    }
+    let sent = pattern(40_000);
+    io::Write::write_all(&mut client.writer(), &sent).unwrap();
+    stream.write_all(&outgoing(&mut client)).await.unwrap();
+    let mut received = vec![0; sent.len()];
+    let mut length = 0;
+    while length < sent.len() {
+        incoming(&mut client, &mut stream).await;
+        while let Ok(more) = io::Read::read(&mut client.reader(), &mut received[length..]) {
+            length += more;
+            if more == 0 {
+                break;
+            }
+        }
+    }
+    assert!(received == sent, "the echo differs");
+    assert!(fixture.opened().await.state.lock().largest_receive <= nave_net::limits::READ_BUFFER);
+}
+
+fn outgoing(client: &mut rustls::ClientConnection) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut bytes).unwrap();
+    }
+    bytes
+}
+
+async fn incoming(client: &mut rustls::ClientConnection, stream: &mut TcpStream) {
+    let mut bytes = [0; 4_096];
+    let arrived = tokio::time::timeout(PATIENCE, stream.read(&mut bytes)).await.expect("an answer").unwrap();
+    assert!(arrived > 0, "the server closed the connection");
+    client.read_tls(&mut &bytes[..arrived]).unwrap();
+    client.process_new_packets().unwrap();
 }
 
 #[tokio::test]

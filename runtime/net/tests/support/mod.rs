@@ -357,6 +357,11 @@ impl Client {
         Arc::new(config)
     }
 
+    /// The TLS session alone, for a test that moves the bytes itself.
+    pub fn session(&self) -> rustls::ClientConnection {
+        rustls::ClientConnection::new(self.config(), self.name.clone()).unwrap()
+    }
+
     pub async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
