@@ -225,8 +225,11 @@ async fn incoming(client: &mut rustls::ClientConnection, stream: &mut TcpStream)
     let mut bytes = [0; 4_096];
     let arrived = tokio::time::timeout(PATIENCE, stream.read(&mut bytes)).await.expect("an answer").unwrap();
     assert!(arrived > 0, "the server closed the connection");
-    client.read_tls(&mut &bytes[..arrived]).unwrap();
-    client.process_new_packets().unwrap();
+    let mut rest = &bytes[..arrived];
+    while !rest.is_empty() {
+        client.read_tls(&mut rest).unwrap();
+        client.process_new_packets().unwrap();
+    }
 }
 
 #[tokio::test]
