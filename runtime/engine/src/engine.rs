@@ -120,21 +120,7 @@ impl Engine {
     ///
     /// [`EngineError::Compile`].
     pub(crate) fn component(&self, name: &str, bytes: &[u8]) -> Result<Component, EngineError> {
-        let compile_error =
-            |error: wasmtime::Error| EngineError::Compile { name: name.to_owned(), error: format!("{error:#}") };
-        let Some(directory) = &self.cache else {
-            return Component::from_binary(&self.inner, bytes).map_err(compile_error);
-        };
-        let file = cache::file_name(&self.inner, name, bytes);
-        if let Some(component) = cache::load(&self.inner, &directory.join(&file)) {
-            return Ok(component);
-        }
-        let component = Component::from_binary(&self.inner, bytes).map_err(compile_error)?;
-        if let Err(error) = cache::save(&component, directory, &file) {
-            // Without a cache the next start is slower, nothing else.
-            tracing::warn!(function = name, directory = %directory.display(), %error, "compiled code could not be cached");
-        }
-        Ok(component)
+        compile(&self.inner, self.cache.as_deref(), name, bytes)
     }
 
     pub(crate) fn store(&self) -> wasmtime::Store<StoreLimits> {
@@ -151,4 +137,32 @@ impl Engine {
     pub(crate) const fn inner(&self) -> &wasmtime::Engine {
         &self.inner
     }
+}
+
+/// Compiles a component for `engine`, or takes its compiled form from the directory `cache`.
+///
+/// # Errors
+///
+/// [`EngineError::Compile`].
+pub(crate) fn compile(
+    engine: &wasmtime::Engine,
+    cache: Option<&Path>,
+    name: &str,
+    bytes: &[u8],
+) -> Result<Component, EngineError> {
+    let compile_error =
+        |error: wasmtime::Error| EngineError::Compile { name: name.to_owned(), error: format!("{error:#}") };
+    let Some(directory) = cache else {
+        return Component::from_binary(engine, bytes).map_err(compile_error);
+    };
+    let file = cache::file_name(engine, name, bytes);
+    if let Some(component) = cache::load(engine, &directory.join(&file)) {
+        return Ok(component);
+    }
+    let component = Component::from_binary(engine, bytes).map_err(compile_error)?;
+    if let Err(error) = cache::save(&component, directory, &file) {
+        // Without a cache the next start is slower, nothing else.
+        tracing::warn!(function = name, directory = %directory.display(), %error, "compiled code could not be cached");
+    }
+    Ok(component)
 }

@@ -3,6 +3,7 @@
 //!
 //! * [`Engine`] owns wasmtime, its pool and the cache of compiled code on disk.
 //! * [`Functions`] is the set of built-in functions, with one typed method per call.
+//! * [`plugin`] runs allocation policies that others wrote, each call in a fresh instance with nothing granted.
 //! * [`Source`] says where the component files come from: embedded in the binary, or a directory that overrides them.
 //!
 //! A trap, a missed deadline or an exhausted memory is a [`CallError`]: one failed request, and the instance is thrown
@@ -12,6 +13,7 @@ mod bindings;
 mod cache;
 mod engine;
 mod functions;
+pub mod plugin;
 mod pool;
 mod source;
 

@@ -19,6 +19,7 @@ mod logging;
 mod output;
 mod ready;
 mod serve;
+mod ticker;
 
 use std::process::ExitCode;
 

@@ -10,5 +10,6 @@
 mod components;
 mod composition;
 mod containment;
+mod plugins;
 mod process;
 mod simulation;

@@ -7,7 +7,6 @@ mod listeners;
 mod platform;
 mod renewal;
 mod settings;
-mod ticker;
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -21,6 +20,7 @@ use nave_net::{RealEnv, Server, ServerOptions, Signal};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::ready;
+use crate::ticker::Ticker;
 use certificates::CertificateError;
 use directory::DataDir;
 
@@ -64,7 +64,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
 /// Everything that lives while the hub runs. Fields are dropped in this order.
 struct Running {
     server: Server,
-    ticker: ticker::Ticker,
+    ticker: Ticker,
     functions: Arc<Functions>,
     parts: platform::Parts,
 }
@@ -83,7 +83,7 @@ fn start(config: &Config, data: &DataDir, env: &Arc<RealEnv>, shared: &SharedEnv
         (join(engine), join(storage), identity)
     });
     let ((engine, functions), storage, identity) = (engine?, storage?, identity?);
-    let ticker = ticker::Ticker::start(engine).map_err(Failure::runtime)?;
+    let ticker = Ticker::start(move || engine.tick()).map_err(Failure::runtime)?;
     let parts = platform::Parts::build(config, &settings, storage, Arc::clone(&functions), shared)?;
     block_on(parts.platform.recover())?.map_err(|error| {
         Failure::runtime(format_args!("the state in {} cannot be read: {error}", data.path().display()))

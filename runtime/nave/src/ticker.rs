@@ -1,27 +1,27 @@
-//! Lets time pass for the deadlines of the functions.
+//! Lets time pass for the deadlines of functions and policies.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 
-use nave_engine::{Engine, TICK};
+use nave_engine::TICK;
 
-/// A thread that calls [`Engine::tick`]. It ends when this is dropped.
-pub(super) struct Ticker {
+/// A thread that lets an engine's time pass every [`TICK`]. It ends when this is dropped.
+pub(crate) struct Ticker {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
-    /// Starts the thread.
-    pub(super) fn start(engine: Engine) -> io::Result<Self> {
+    /// Starts the thread, which calls `tick`.
+    pub(crate) fn start(tick: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
-        let tick = move || {
+        let ticking = move || {
             while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                engine.tick();
+                tick();
             }
         };
-        let thread = std::thread::Builder::new().name("nave-tick".into()).spawn(tick)?;
+        let thread = std::thread::Builder::new().name("nave-tick".into()).spawn(ticking)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
