@@ -11,12 +11,16 @@ use crate::events::Streams;
 use crate::reply::{Reply, Style};
 use crate::route::{self, check_hub_version, not_allowed};
 use crate::service::Body;
-use crate::{devices, events, methods, twins};
+use crate::{bulk, devices, events, methods, modules, statistics, twins};
 
 /// What a path stands for.
 enum Resource {
     Devices,
     Device,
+    Modules,
+    Module,
+    DeviceStatistics,
+    ServiceStatistics,
     Twin,
     Methods,
     Events,
@@ -43,12 +47,23 @@ pub(crate) async fn answer(hub: &Arc<Hub>, call: &Call, body: Body, streams: &St
         hub.authorize(call.token(), &call.target.segments(), rights)?;
     }
     match resource {
-        Resource::Devices => devices::list(hub, call).await,
+        Resource::Devices => match call.method {
+            Method::POST => bulk::change(hub, call, body).await,
+            _ => devices::list(hub, call).await,
+        },
         Resource::Device => match call.method {
             Method::PUT => devices::put(hub, call, body).await,
             Method::DELETE => devices::delete(hub, call).await,
             _ => devices::get(hub, call).await,
         },
+        Resource::Modules => modules::list(hub, call).await,
+        Resource::Module => match call.method {
+            Method::PUT => modules::put(hub, call, body).await,
+            Method::DELETE => modules::delete(hub, call).await,
+            _ => modules::get(hub, call).await,
+        },
+        Resource::DeviceStatistics => statistics::devices(hub).await,
+        Resource::ServiceStatistics => Ok(statistics::service(hub)),
         Resource::Twin => match call.method {
             Method::GET => twins::get(hub, call).await,
             _ => twins::update(hub, call, body).await,
@@ -65,9 +80,15 @@ pub(crate) async fn answer(hub: &Arc<Hub>, call: &Call, body: Body, streams: &St
 /// The rights for a method at a resource; the outer `None` where the method does not exist.
 fn rights(resource: &Resource, method: &Method) -> Option<Option<Rights>> {
     match (resource, method) {
-        (Resource::Devices | Resource::Device, &Method::GET) => Some(Some(Rights::REGISTRY_READ)),
-        (Resource::Device, &Method::PUT | &Method::DELETE) => Some(Some(Rights::REGISTRY_WRITE)),
-        (Resource::Twin, &Method::GET | &Method::PATCH | &Method::PUT)
+        (
+            Resource::Devices | Resource::Device | Resource::Modules | Resource::Module | Resource::DeviceStatistics,
+            &Method::GET,
+        ) => Some(Some(Rights::REGISTRY_READ)),
+        (Resource::Devices, &Method::POST) | (Resource::Device | Resource::Module, &Method::PUT | &Method::DELETE) => {
+            Some(Some(Rights::REGISTRY_WRITE))
+        }
+        (Resource::ServiceStatistics, &Method::GET)
+        | (Resource::Twin, &Method::GET | &Method::PATCH | &Method::PUT)
         | (Resource::Methods, &Method::POST)
         | (Resource::Events, &Method::GET) => Some(Some(Rights::SERVICE_CONNECT)),
         (Resource::Missing(_, rights), _) => Some(*rights),
@@ -83,13 +104,12 @@ fn resource(call: &Call) -> Option<Resource> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let post = call.method == Method::POST;
     Some(match words.as_slice() {
-        ["devices"] if post => Resource::Missing("Bulk operations on devices", WRITE),
         ["devices"] => Resource::Devices,
         ["devices", "query"] if post => Resource::Missing("Queries", SERVICE),
         ["devices", _] => Resource::Device,
         ["devices", "keys", "regenerate"] => Resource::Missing("Rotating the keys of many devices", WRITE),
-        ["devices", _, "modules", ..] if call.method == Method::GET => Resource::Missing("Module identities", READ),
-        ["devices", _, "modules", ..] => Resource::Missing("Module identities", WRITE),
+        ["devices", _, "modules"] => Resource::Modules,
+        ["devices", _, "modules", _] => Resource::Module,
         ["devices", _, "commands"] => Resource::Missing("Cloud-to-device messages", SERVICE),
         ["devices", _, "applyconfigurationcontent"] => Resource::Missing("Configurations", SERVICE),
         ["devices", _, "messages", ..] => Resource::Missing("The device API over HTTPS", None),
@@ -97,8 +117,8 @@ fn resource(call: &Call) -> Option<Resource> {
         ["twins", _] | ["twins", _, "modules", _] => Resource::Twin,
         ["twins", _, "methods"] | ["twins", _, "modules", _, "methods"] => Resource::Methods,
         ["events"] => Resource::Events,
-        ["statistics", "devices"] => Resource::Missing("Statistics", READ),
-        ["statistics", "service"] => Resource::Missing("Statistics", SERVICE),
+        ["statistics", "devices"] => Resource::DeviceStatistics,
+        ["statistics", "service"] => Resource::ServiceStatistics,
         ["jobs", "v2", ..] => Resource::Missing("Jobs", SERVICE),
         ["jobs", ..] if call.method == Method::GET => Resource::Missing("Import and export jobs", READ),
         ["jobs", ..] => Resource::Missing("Import and export jobs", WRITE),

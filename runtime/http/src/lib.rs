@@ -1,6 +1,6 @@
 //! The HTTPS surfaces of hubs and of the provisioning service.
 //!
-//! * [`Surface`] answers everything that clients reach over TLS: the hub's service API (devices, twins, methods, events), the
+//! * [`Surface`] answers everything that clients reach over TLS: the hub's service API (devices, modules, twins, methods, events), the
 //!   provisioning service's API (enrollments, registrations) and the registration of devices over HTTPS.
 //! * [`Admin`] answers the operator's own requests on the loopback listener.
 //!
@@ -8,6 +8,7 @@
 //! caller is known, and never beyond a bound; whatever fails is a response in the form that the SDKs of that surface read.
 
 mod admin;
+mod bulk;
 mod call;
 mod devices;
 mod dps;
@@ -15,17 +16,21 @@ mod enrollment_document;
 mod enrollments;
 mod events;
 mod hub;
+mod identity_document;
 mod methods;
+mod modules;
 mod provision;
 mod registrations;
 mod reply;
 mod route;
 pub mod service;
+mod statistics;
 mod surface;
 mod twins;
 mod work;
 
 pub use admin::Admin;
+pub use bulk::MAX_REGISTRY_BODY_BYTES;
 pub use devices::MAX_IDENTITY_BODY_BYTES;
 pub use enrollments::{DEFAULT_PAGE_ITEMS, MAX_BULK_BODY_BYTES, MAX_BULK_ITEMS, MAX_ENROLLMENT_BODY_BYTES};
 pub use events::{MAX_EVENT_STREAMS, MAX_EVENT_WAIT_SECONDS};

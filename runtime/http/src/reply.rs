@@ -17,7 +17,7 @@ pub(crate) type Reply = Response<ResponseBody>;
 const DPS_RETRY_AFTER_SECONDS: &str = "5";
 
 /// The header with the code's name on hubs (protocol notes: REST §1.1).
-const HUB_ERROR_CODE: HeaderName = HeaderName::from_static("iothub-errorcode");
+pub(crate) const HUB_ERROR_CODE: HeaderName = HeaderName::from_static("iothub-errorcode");
 
 /// The header with the code's name on the provisioning service (protocol notes: provisioning service §1).
 const DPS_ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");

@@ -6,7 +6,7 @@ use nave_auth::{
 };
 use nave_model::{Authentication, DeviceStatus, HostName, Identity};
 
-use crate::connect::Authenticated;
+use crate::connect::{Authenticated, Owner};
 use crate::error::{ErrorCode, HubError};
 use crate::hub::Hub;
 use crate::provisioning::Provisioning;
@@ -32,13 +32,13 @@ impl Hub {
         presented: Presented<'_>,
         operation: &[&str],
     ) -> Result<Authenticated, HubError> {
-        self.require_device_itself(identity).map_err(|_| refused("modules have no identities here yet"))?;
-        let Some((record, revision)) = self.load(identity.device_id()).await? else {
+        let Some((record, revision)) = self.load(identity).await? else {
             return Err(refused("there is no such device"));
         };
         if record.status == DeviceStatus::Disabled {
             return Err(refused("the device is disabled"));
         }
+        let owner = if identity.is_module() { Some(self.enabled_owner(identity).await?) } else { None };
         let now = self.env.now();
         let is_host = |name: &str| self.is_own_name(name);
         let (method, expires) = match (presented.token, &record.authentication) {
@@ -69,21 +69,37 @@ impl Hub {
             (None, Authentication::CertificateAuthority) => {
                 let certificates = client_certificates(presented.certificates)?;
                 let trusted = self.authorities.trusted();
-                let device = identity.device_id().as_str();
-                let facts = verify_ca_signed(&certificates, |name| name == device, &trusted.anchors, now)
+                // Of a module: `{device}/{module}` (protocol notes: authentication §2).
+                let own = identity.to_string();
+                let facts = verify_ca_signed(&certificates, |name| name == own, &trusted.anchors, now)
                     .map_err(|error| rejected(&error))?;
                 (facts.auth_method(identity), Some(facts.leaf.not_after))
             }
-            (None, Authentication::Sas(_)) => return Err(rejected(&Rejection::NoCredential)),
+            (None, Authentication::Sas(_) | Authentication::None) => return Err(rejected(&Rejection::NoCredential)),
         };
         Ok(Authenticated {
             identity: identity.clone(),
             revision,
             generation_id: record.generation_id.into(),
             etag: record.etag,
+            owner,
             auth_method: method.json().into(),
             expires,
         })
+    }
+
+    /// The device of a module, which has to be enabled for its modules to connect.
+    async fn enabled_owner(&self, module: &Identity) -> Result<Owner, HubError> {
+        let identity = Identity::device(module.device_id().clone());
+        match self.load(&identity).await? {
+            None => Err(refused("the module's device does not exist")),
+            Some((device, _)) if device.status == DeviceStatus::Disabled => {
+                Err(refused("the module's device is disabled"))
+            }
+            Some((device, revision)) => {
+                Ok(Owner { identity, revision, generation_id: device.generation_id.into(), etag: device.etag })
+            }
+        }
     }
 
     /// Checks a service's token for `path` (without query), and that its policy has `rights`.

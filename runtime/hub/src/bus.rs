@@ -12,6 +12,7 @@ use nave_env::{BoxFuture, Env, SharedEnv};
 use nave_model::Identity;
 use parking_lot::Mutex;
 
+use crate::presence::Connection;
 use crate::session::{CloseReason, MethodAnswer};
 
 /// The name of a host process. Unique among the hosts of one store.
@@ -57,6 +58,13 @@ pub enum HostMessage {
         /// The notification's body.
         payload: String,
     },
+    /// Tell what you know of the device's connection.
+    Connection {
+        /// The hub's id.
+        hub: String,
+        /// The device.
+        identity: Identity,
+    },
     /// End the device's session if its epoch is not above this one.
     Close {
         /// The hub's id.
@@ -77,6 +85,8 @@ pub enum HostReply {
     Done,
     /// Whether the device is there and listens for methods, and what came of the call.
     Method(MethodAnswer),
+    /// The device's connection.
+    Connection(Connection),
 }
 
 /// The other host could not be reached.

@@ -10,7 +10,7 @@ use crate::error::{ErrorCode, HubError};
 use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, decode, put};
 use crate::session::{CloseReason, Mailbox, NewSession, Session, Subscriptions};
 
-/// A device whose credentials were checked against its record.
+/// A device or module whose credentials were checked against its record.
 #[derive(Clone, Debug)]
 pub struct Authenticated {
     /// Who it is.
@@ -22,10 +22,25 @@ pub struct Authenticated {
     pub generation_id: Arc<str>,
     /// The identity's tag: it moves with status and credentials, not with the twin.
     pub etag: u64,
+    /// The device, of a module.
+    pub owner: Option<Owner>,
     /// What telemetry carries as the connection's authentication method, JSON text.
     pub auth_method: Arc<str>,
     /// When the credentials run out.
     pub expires: Option<nave_model::Timestamp>,
+}
+
+/// The device of a module that connects: what was looked at, so that a change is noticed.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The device.
+    pub identity: Identity,
+    /// The revision at which it was enabled.
+    pub revision: Revision,
+    /// Tells this device from an earlier one of the same id.
+    pub generation_id: Arc<str>,
+    /// The identity's tag.
+    pub etag: u64,
 }
 
 /// What the device asked for when it connected.
@@ -58,8 +73,8 @@ impl Hub {
     ///
     /// [`HubError`] when the store fails.
     pub async fn connect(&self, who: &Authenticated, options: ConnectOptions) -> Result<Connected, HubError> {
-        let device = who.identity.device_id();
-        let device_key = self.keys.device(device.as_str());
+        let record_key = self.keys.identity(&who.identity);
+        let owner_key = who.owner.as_ref().map(|owner| self.keys.identity(&owner.identity));
         let session_key = self.keys.session(&who.identity.to_string());
         for _ in 0..MAX_COMMIT_ATTEMPTS {
             let before = match self.store.get(&session_key).await? {
@@ -73,18 +88,21 @@ impl Hub {
                 host: self.host.as_str().to_owned(),
                 subscriptions: if options.persistent { kept } else { 0 },
             };
-            let mut guards = vec![Guard { key: device_key.clone(), expect: Expect::At(who.revision) }];
+            let mut guards = vec![Guard { key: record_key.clone(), expect: Expect::At(who.revision) }];
+            if let (Some(owner), Some(key)) = (&who.owner, &owner_key) {
+                guards.push(Guard { key: key.clone(), expect: Expect::At(owner.revision) });
+            }
             let expect = before.as_ref().map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
             guards.push(Guard { key: session_key.clone(), expect });
             let mut puts = vec![put(session_key.clone(), &stored)?];
             if let Some(model) = &options.model_id {
-                let (mut record, revision) = self.require(device).await?;
+                let (mut record, revision) = self.require(&who.identity).await?;
                 if revision != who.revision {
                     return Ok(Connected::Changed);
                 }
                 if record.twin.model_id.as_ref() != Some(model) {
                     record.twin.model_id = Some(model.clone());
-                    puts.push(put(device_key.clone(), &record)?);
+                    puts.push(put(record_key.clone(), &record)?);
                 }
             }
             match self.store.commit(guards, puts).await {
@@ -112,7 +130,9 @@ impl Hub {
                     unconfirmed.keep();
                     return Ok(Connected::Session { session, resumed });
                 }
-                Err(CommitError::Conflict { key, .. }) if key == device_key => return Ok(Connected::Changed),
+                Err(CommitError::Conflict { key, .. }) if key == record_key || Some(&key) == owner_key.as_ref() => {
+                    return Ok(Connected::Changed);
+                }
                 Err(CommitError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -133,13 +153,28 @@ impl Hub {
             // Not to be repeated: that would take the device back from its newer connection.
             self.end_stale(session);
         }
-        let device = self.store.get(&self.keys.device(who.identity.device_id().as_str())).await?;
-        let Some(device) = device else { return Ok(true) };
-        if device.revision == who.revision || device.revision == *session.record.lock() {
+        let own = (who.revision, who.etag, &who.generation_id);
+        if self.identity_changed(&who.identity, own, Some(session)).await? {
+            return Ok(true);
+        }
+        let Some(owner) = &who.owner else { return Ok(false) };
+        let seen = (owner.revision, owner.etag, &owner.generation_id);
+        self.identity_changed(&owner.identity, seen, None).await
+    }
+
+    /// Whether an identity is another one than was seen, apart from its twin. The connect itself may have written its record.
+    async fn identity_changed(
+        &self,
+        identity: &Identity,
+        (revision, etag, generation_id): (Revision, u64, &Arc<str>),
+        session: Option<&Session>,
+    ) -> Result<bool, HubError> {
+        let Some(entry) = self.store.get(&self.keys.identity(identity)).await? else { return Ok(true) };
+        if entry.revision == revision || session.is_some_and(|session| entry.revision == *session.record.lock()) {
             return Ok(false);
         }
-        let (device, _) = decode::<DeviceRecord>(&device)?;
-        Ok(device.etag != who.etag || *device.generation_id != *who.generation_id)
+        let (record, _) = decode::<DeviceRecord>(&entry)?;
+        Ok(record.etag != etag || *record.generation_id != **generation_id)
     }
 
     /// Notes what the device listens to now; for a persistent session durably, before it is acknowledged.
@@ -185,7 +220,7 @@ impl Hub {
 
     /// The connection of `session` is gone.
     pub fn disconnected(&self, session: &Session) {
-        self.sessions.remove(session);
+        self.leave(session);
         session.close(CloseReason::Displaced);
     }
 
@@ -198,9 +233,17 @@ impl Hub {
 
     /// Ends the session that `stored` speaks of, and earlier ones.
     pub(crate) fn end_session(&self, identity: &Identity, stored: &SessionRecord, reason: CloseReason) {
-        self.sessions.close(identity, stored.epoch, reason);
+        self.close_here(identity, stored.epoch, reason);
         if stored.host != self.host.as_str() {
             self.send_close(identity, stored, reason);
+        }
+    }
+
+    /// Ends the session of `identity` on this host, unless it began after `up_to_epoch`.
+    pub(crate) fn close_here(&self, identity: &Identity, up_to_epoch: u64, reason: CloseReason) {
+        if let Some(session) = self.sessions.get(identity).filter(|session| session.epoch <= up_to_epoch) {
+            session.close(reason);
+            self.leave(&session);
         }
     }
 

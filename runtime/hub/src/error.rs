@@ -112,12 +112,16 @@ error_codes! {
     RegistrationStatusConflict = 409_203,
     /// Something of that name exists already.
     GenericConflict = 409_000,
+    /// The module exists already.
+    ModuleAlreadyExistsOnDevice = 409_301,
     /// The entity tag does not match, or is missing where one is required.
     PreconditionFailed = 412_001,
     /// The message, or the request, is too large.
     MessageTooLarge = 413_001,
     /// Too many devices in one call or one hub.
     TooManyDevices = 413_002,
+    /// A device has as many modules as it may have.
+    TooManyModulesOnDevice = 413_003,
     /// The body is of a type that this path does not take.
     GenericUnsupportedMediaType = 415_000,
     /// Too many requests.

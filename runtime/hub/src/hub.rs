@@ -6,7 +6,7 @@ use nave_auth::{AccessPolicy, Rights};
 use nave_engine::Functions;
 use nave_env::SharedEnv;
 use nave_log::Log;
-use nave_model::{DeviceId, DeviceRecord, HostName, HubId, Identity, Keys, Record, SessionRecord, Tenant};
+use nave_model::{DeviceRecord, HostName, HubId, Identity, Keys, Record, SessionRecord, Tenant};
 use nave_routing::RouteTable;
 use nave_store::{CommitError, Entry, Expect, Guard, Put, Revision, Store};
 use parking_lot::RwLock;
@@ -16,7 +16,9 @@ use crate::bus::{Bus, HostId};
 use crate::error::HubError;
 use crate::lane::Lanes;
 use crate::outbox::{Late, check_outbox};
+use crate::presence::Presence;
 use crate::session::{CloseReason, Session, Sessions};
+use crate::statistics::Counted;
 
 /// Attempts at a change before the caller is told to repeat it. Conflicts come from other hosts only, so a second attempt
 /// is rare and a tenth means that something is badly wrong.
@@ -58,10 +60,12 @@ pub struct Hub {
     pub(crate) host: HostId,
     pub(crate) keys: Keys,
     pub(crate) sessions: Sessions,
-    pub(crate) lanes: Lanes<DeviceId>,
+    pub(crate) lanes: Lanes<Identity>,
     pub(crate) routes: RwLock<Arc<RouteTable>>,
     pub(crate) authorities: Authorities,
     pub(crate) late: Late,
+    pub(crate) presence: Presence,
+    pub(crate) counted: tokio::sync::Mutex<Option<Counted>>,
     id: HubId,
     host_name: HostName,
     aliases: Vec<HostName>,
@@ -86,6 +90,8 @@ impl Hub {
             routes: RwLock::new(Arc::new(RouteTable::default_for(parts.host_name.short()))),
             authorities,
             late: Late::default(),
+            presence: Presence::default(),
+            counted: tokio::sync::Mutex::new(None),
             id: parts.id,
             host_name: parts.host_name,
             aliases: parts.aliases,
@@ -148,30 +154,30 @@ impl Hub {
         self.sessions.close_all(reason);
     }
 
-    /// A device with the revision it was read at.
-    pub(crate) async fn load(&self, device: &DeviceId) -> Result<Option<(DeviceRecord, Revision)>, HubError> {
-        let entry = self.store.get(&self.keys.device(device.as_str())).await?;
+    /// A device or module with the revision it was read at.
+    pub(crate) async fn load(&self, identity: &Identity) -> Result<Option<(DeviceRecord, Revision)>, HubError> {
+        let entry = self.store.get(&self.keys.identity(identity)).await?;
         entry.map(|entry| decode(&entry)).transpose()
     }
 
-    /// A device that has to be there.
-    pub(crate) async fn require(&self, device: &DeviceId) -> Result<(DeviceRecord, Revision), HubError> {
-        self.load(device).await?.ok_or_else(|| HubError::device_not_found(device.as_str()))
+    /// A device or module that has to be there.
+    pub(crate) async fn require(&self, identity: &Identity) -> Result<(DeviceRecord, Revision), HubError> {
+        self.load(identity).await?.ok_or_else(|| HubError::device_not_found(&identity.to_string()))
     }
 
-    /// Reads a device, changes it and commits it, again when another host was faster.
+    /// Reads a device or module, changes it and commits it, again when another host was faster.
     ///
     /// On behalf of a connected device the commit is also guarded by the session's record, so that a session that was
     /// displaced elsewhere changes nothing; it is ended then.
-    pub(crate) async fn change_device<T>(
+    pub(crate) async fn change<T>(
         &self,
-        device: &DeviceId,
+        identity: &Identity,
         session: Option<&Session>,
         mut change: impl FnMut(&mut DeviceRecord) -> Result<T, HubError>,
     ) -> Result<T, HubError> {
-        let key = self.keys.device(device.as_str());
+        let key = self.keys.identity(identity);
         for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let (mut record, revision) = self.require(device).await?;
+            let (mut record, revision) = self.require(identity).await?;
             if let Some(session) = session.filter(|session| *session.generation_id != *record.generation_id) {
                 self.end_stale(session);
                 return Err(HubError::unauthorized().with_detail("the session is that of an earlier device of this id"));
@@ -186,12 +192,12 @@ impl Hub {
             let has_events = record.outbox_count != outbox_before;
             if has_events {
                 check_outbox(&record)?;
-                puts.push(self.outbox_marker(device));
+                puts.push(self.outbox_marker(identity));
             }
             match self.store.commit(guards, puts).await {
                 Ok(_) => {
                     if has_events {
-                        self.forward_events(device).await;
+                        self.forward_events(identity).await;
                     }
                     return Ok(result);
                 }
@@ -229,7 +235,14 @@ impl Hub {
 
     pub(crate) fn end_stale(&self, session: &Session) {
         session.close(CloseReason::Displaced);
-        self.sessions.remove(session);
+        self.leave(session);
+    }
+
+    /// Takes a session out of the list, if it still is there, and remembers when that was.
+    pub(crate) fn leave(&self, session: &Session) {
+        if self.sessions.remove(session) {
+            self.presence.left(&session.identity, session.last_activity(), self.env.now());
+        }
     }
 }
 

@@ -9,36 +9,50 @@
 //! * Every failure is a [`HubError`] with the protocol's code.
 
 mod access;
+mod aggregate;
 mod authority;
+mod bulk;
 mod bus;
 mod connect;
+mod credentials;
+mod edge;
 mod error;
 mod hub;
 mod lane;
 mod method;
+mod module;
 mod outbox;
 mod platform;
+mod presence;
 pub mod provisioning;
 mod registry;
 mod routes;
 mod session;
+mod statistics;
 mod telemetry;
 mod twin;
 mod view;
 
 pub use access::Presented;
+pub use aggregate::MAX_MODULES;
 pub use authority::{Authorities, MAX_AUTHORITIES, MAX_AUTHORITY_NAME};
+pub use bulk::{BulkChange, BulkOperation, MAX_BULK_CHANGES, check_bulk};
 pub use bus::{Bus, HostId, HostMessage, HostReply, NoPeers, Receive, SimBus, Unreachable};
-pub use connect::{Authenticated, ConnectOptions, Connected};
+pub use connect::{Authenticated, ConnectOptions, Connected, Owner};
+pub use credentials::AuthenticationInput;
+pub use edge::ScopeInput;
 pub use error::{ErrorCode, HubError};
 pub use hub::{Hub, HubParts, MAX_COMMIT_ATTEMPTS};
+pub use module::{MAX_MANAGED_BY, ModuleInput};
 pub use outbox::MAX_OUTBOX_ENTRIES;
 pub use platform::Platform;
+pub use presence::{Connection, MAX_REMEMBERED};
 pub use provisioning::Provisioning;
-pub use registry::{AuthenticationInput, DeviceInput, DeviceView, MAX_LISTED_DEVICES, MAX_STATUS_REASON};
+pub use registry::{DeviceInput, DeviceView, MAX_LISTED_DEVICES, MAX_STATUS_REASON};
 pub use routes::{RoutingConfig, RoutingError};
 pub use session::{
     CloseReason, MAX_METHODS_IN_FLIGHT, Mailbox, MailboxFull, MethodAnswer, Session, Subscriptions, ToDevice,
 };
+pub use statistics::DeviceStatistics;
 pub use telemetry::{MAX_MESSAGE_BYTES, MAX_MESSAGES_AT_ONCE, Message, system};
 pub use twin::{TwinUpdate, TwinView};

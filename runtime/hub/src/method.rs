@@ -48,13 +48,15 @@ impl Hub {
 
     /// What is known of the device, and the other host that may hold its connection.
     async fn presence(&self, identity: &Identity) -> Result<(Presence, Option<HostId>), HubError> {
-        if identity.is_module() {
-            return Ok((Presence::UnknownDevice, None));
-        }
-        let Some((record, _)) = self.load(identity.device_id()).await? else {
+        let Some((record, _)) = self.load(identity).await? else {
             return Ok((Presence::UnknownDevice, None));
         };
-        if record.status == DeviceStatus::Disabled {
+        let owner = match identity.module_id() {
+            None => None,
+            Some(_) => self.load(&Identity::device(identity.device_id().clone())).await?,
+        };
+        let status = owner.map_or(record.status, |(device, _)| device.status);
+        if status == DeviceStatus::Disabled {
             return Ok((Presence::Disabled, None));
         }
         if let Some(session) = self.sessions.get(identity) {
@@ -90,7 +92,7 @@ impl Hub {
             };
             return match self.bus.send(host, message).await {
                 Ok(HostReply::Method(answer)) => answer,
-                Ok(HostReply::Done) | Err(_) => MethodAnswer::NotConnected,
+                _ => MethodAnswer::NotConnected,
             };
         }
         if !wait.is_zero() && !self.wait_for_methods(identity, wait).await {

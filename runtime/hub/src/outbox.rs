@@ -1,6 +1,6 @@
 //! Events that are part of a commit: written with the change, appended to the log afterwards, exactly the committed ones.
 //!
-//! An event sits in its device's record until it is in the log. A marker key, written in the same batch, lets a restart find
+//! An event sits in the record of its device or module until it is in the log. A marker key, written in the same batch, lets a restart find
 //! the records that still hold some. The event of a deletion cannot sit in the deleted record; it travels in the marker.
 //! Appending twice is possible after a crash; both carry the same message key. What the log refuses is tried again in the
 //! background.
@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nave_log::{MAX_APPEND_BYTES, NewRecord, partition_of};
-use nave_model::{DeviceId, DeviceRecord, FormatVersion, Json, OutboxEntry, Record};
+use nave_log::{MAX_APPEND_BYTES, MessageKey, NewRecord, partition_of};
+use nave_model::{DeviceRecord, FormatVersion, Identity, Json, OutboxEntry, Record};
 use nave_routing::{MessageView, Outcome, Source, SystemProperties};
 use nave_store::{CommitError, Expect, Guard, Put};
 use parking_lot::Mutex;
@@ -76,7 +76,7 @@ impl Event {
     }
 
     fn lifecycle(op_type: &'static str, record: &DeviceRecord) -> Self {
-        let body = Json::parse(view::twin_event_json(record)).unwrap_or_default();
+        let body = Json::parse(view::lifecycle_json(record)).unwrap_or_default();
         Self { source: Source::DeviceLifecycleEvents, op_type, body: fitting(body) }
     }
 }
@@ -90,7 +90,7 @@ pub(crate) struct Late {
 
 #[derive(Default)]
 struct Waiting {
-    devices: BTreeSet<DeviceId>,
+    identities: BTreeSet<Identity>,
     /// Whether a task takes care of them.
     tended: bool,
 }
@@ -160,9 +160,9 @@ impl Hub {
         true
     }
 
-    /// The marker that `device`'s record holds events.
-    pub(crate) fn outbox_marker(&self, device: &DeviceId) -> Put {
-        Put { key: self.keys.outbox(device.as_str()), value: Some(Bytes::from_static(b"{\"v\":1}")) }
+    /// The marker that the record of `identity` holds events.
+    pub(crate) fn outbox_marker(&self, identity: &Identity) -> Put {
+        Put { key: self.keys.outbox(&identity.to_string()), value: Some(Bytes::from_static(b"{\"v\":1}")) }
     }
 
     /// Takes the events of a record that is about to be deleted, and `last`, into the marker.
@@ -172,22 +172,23 @@ impl Hub {
         last: Event,
         puts: &mut Vec<Put>,
     ) -> Result<bool, HubError> {
+        let identity = record.identity().map_err(HubError::internal)?;
         let mut record = record.clone();
         self.add_event(&mut record, |_| last);
         if record.outbox.is_empty() {
             return Ok(false);
         }
         let marker = Marker { v: FormatVersion, entries: record.outbox, generation_id: record.generation_id };
-        puts.push(put(self.keys.outbox(&record.device_id), &marker)?);
+        puts.push(put(self.keys.outbox(&identity.to_string()), &marker)?);
         Ok(true)
     }
 
     /// Appends the waiting events of `device` to the log, then takes them out of the store. To be called within the device's
     /// lane. A failure is logged and made good in the background.
-    pub(crate) async fn forward_events(&self, device: &DeviceId) {
-        if let Err(error) = self.try_forward(device).await {
-            tracing::warn!(hub = %self.id(), device = %device, %error, "events wait in the outbox");
-            self.forward_later(device);
+    pub(crate) async fn forward_events(&self, identity: &Identity) {
+        if let Err(error) = self.try_forward(identity).await {
+            tracing::warn!(hub = %self.id(), %identity, %error, "events wait in the outbox");
+            self.forward_later(identity);
         }
     }
 
@@ -204,18 +205,18 @@ impl Hub {
     /// # Errors
     ///
     /// 503 while the log refuses them.
-    pub(crate) async fn forward_orphans(&self, device: &DeviceId) -> Result<(), HubError> {
-        let marker = self.store.get(&self.keys.outbox(device.as_str())).await?;
-        if marker.is_none() || self.load(device).await?.is_some() {
+    pub(crate) async fn forward_orphans(&self, identity: &Identity) -> Result<(), HubError> {
+        let marker = self.store.get(&self.keys.outbox(&identity.to_string())).await?;
+        if marker.is_none() || self.load(identity).await?.is_some() {
             return Ok(());
         }
-        self.try_forward(device).await.map_err(|error| events_wait().with_detail(error))
+        self.try_forward(identity).await.map_err(|error| events_wait().with_detail(error))
     }
 
-    fn forward_later(&self, device: &DeviceId) {
+    fn forward_later(&self, identity: &Identity) {
         let Some(hub) = self.late.hub.get() else { return };
         let mut waiting = self.late.waiting.lock();
-        waiting.devices.insert(device.clone());
+        waiting.identities.insert(identity.clone());
         if std::mem::replace(&mut waiting.tended, true) {
             return;
         }
@@ -240,17 +241,17 @@ impl Hub {
         let mut failure = None;
         let mut after = None;
         loop {
-            let device = {
+            let identity = {
                 let mut waiting = self.late.waiting.lock();
-                if waiting.devices.is_empty() {
+                if waiting.identities.is_empty() {
                     waiting.tended = false;
                     return Ok(());
                 }
                 let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-                match (waiting.devices.range::<DeviceId, _>((from, Bound::Unbounded)).next(), failure.take()) {
-                    (Some(device), earlier) => {
+                match (waiting.identities.range::<Identity, _>((from, Bound::Unbounded)).next(), failure.take()) {
+                    (Some(identity), earlier) => {
                         failure = earlier;
-                        device.clone()
+                        identity.clone()
                     }
                     (None, Some(failure)) => return Err(failure),
                     // Only those are left that came while this was under way.
@@ -260,14 +261,14 @@ impl Hub {
                     }
                 }
             };
-            let _lane = self.lanes.enter(&device).await;
-            match self.try_forward(&device).await {
+            let _lane = self.lanes.enter(&identity).await;
+            match self.try_forward(&identity).await {
                 // Within the lane: nobody has put it there again since.
-                Ok(()) => drop(self.late.waiting.lock().devices.remove(&device)),
+                Ok(()) => drop(self.late.waiting.lock().identities.remove(&identity)),
                 Err(error) if matches!(error.code.status(), 429 | 503) => return Err(error),
                 Err(error) => failure = Some(error),
             }
-            after = Some(device);
+            after = Some(identity);
         }
     }
 
@@ -285,9 +286,9 @@ impl Hub {
             let page = self.store.scan(&prefix, after.as_deref(), RECOVERY_PAGE).await?;
             for (key, _) in &page {
                 let id = key.strip_prefix(&prefix).and_then(nave_model::unescape_key_part);
-                let Some(device) = id.and_then(|id| DeviceId::parse(&id).ok()) else { continue };
-                let _lane = self.lanes.enter(&device).await;
-                self.forward_events(&device).await;
+                let Some(identity) = id.and_then(|id| Identity::parse(&id).ok()) else { continue };
+                let _lane = self.lanes.enter(&identity).await;
+                self.forward_events(&identity).await;
                 recovered += 1;
             }
             match page.last() {
@@ -297,19 +298,19 @@ impl Hub {
         }
     }
 
-    async fn try_forward(&self, device: &DeviceId) -> Result<(), HubError> {
-        let marker_key = self.keys.outbox(device.as_str());
-        let device_key = self.keys.device(device.as_str());
+    async fn try_forward(&self, identity: &Identity) -> Result<(), HubError> {
+        let marker_key = self.keys.outbox(&identity.to_string());
+        let record_key = self.keys.identity(identity);
         for _ in 0..MAX_COMMIT_ATTEMPTS {
             let Some(entry) = self.store.get(&marker_key).await? else { return Ok(()) };
             let (marker, marker_revision) = decode::<Marker>(&entry)?;
-            let record = self.load(device).await?;
-            let mut events = self.events_as_messages(device, &marker.entries, &marker.generation_id, None);
+            let record = self.load(identity).await?;
+            let mut events = self.events_as_messages(identity, &marker.entries, &marker.generation_id, None);
             if let Some((record, _)) = &record {
-                let more = self.events_as_messages(device, &record.outbox, &record.generation_id, Some(record));
+                let more = self.events_as_messages(identity, &record.outbox, &record.generation_id, Some(record));
                 events.extend(more);
             }
-            let partition = partition_of(device.as_str(), self.log.partitions());
+            let partition = partition_of(identity.device_id().as_str(), self.log.partitions());
             if !events.is_empty() {
                 self.log.append(partition, events).await.map_err(log_failed)?;
             }
@@ -319,10 +320,10 @@ impl Hub {
             let mut expect = Expect::Absent;
             if let Some((mut record, revision)) = record {
                 record.outbox.clear();
-                puts.push(put(device_key.clone(), &record)?);
+                puts.push(put(record_key.clone(), &record)?);
                 expect = Expect::At(revision);
             }
-            guards.push(Guard { key: device_key.clone(), expect });
+            guards.push(Guard { key: record_key.clone(), expect });
             match self.store.commit(guards, puts).await {
                 Ok(_) => return Ok(()),
                 // Another host changed the device: its events are looked at again, repeated ones carry their keys.
@@ -330,34 +331,46 @@ impl Hub {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(CommitError::Conflict { key: device_key, current: None }.into())
+        Err(CommitError::Conflict { key: record_key, current: None }.into())
     }
 
     fn events_as_messages(
         &self,
-        device: &DeviceId,
+        identity: &Identity,
         entries: &[OutboxEntry],
         generation: &str,
         record: Option<&DeviceRecord>,
     ) -> Vec<NewRecord> {
         let table = Arc::clone(&self.routes.read());
+        let device = identity.device_id().as_str();
+        let module = identity.module_id().map(|module| module.as_str());
+        let name = identity.to_string();
         let entries = entries.iter().filter_map(|entry| {
             let source: Source = entry.source.parse().ok()?;
-            let properties = vec![
-                ("hubName".to_owned(), self.host_name().short().to_owned()),
-                ("deviceId".to_owned(), device.as_str().to_owned()),
-                ("operationTimestamp".to_owned(), entry.at.iso()),
-                ("iothub-message-schema".to_owned(), schema(source).to_owned()),
-                ("opType".to_owned(), entry.op_type.clone()),
-            ];
             let enqueued = entry.at.iso();
+            let key = self.message_key(&name, generation, u64::MAX, entry.number);
+            let correlation = correlation_id(&key);
+            let properties: Vec<_> = [
+                Some(("hubName", self.host_name().short().to_owned())),
+                Some(("deviceId", device.to_owned())),
+                module.map(|module| ("moduleId", module.to_owned())),
+                Some(("operationTimestamp", with_offset(&enqueued))),
+                Some(("iothub-message-schema", schema(source).to_owned())),
+                Some(("opType", entry.op_type.clone())),
+            ]
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
             let sections = record.map(RoutedTwin);
             let mut view = MessageView::new(source, entry.body.text().as_bytes())
                 .with_system(SystemProperties {
                     content_type: Some("application/json"),
                     content_encoding: Some("utf-8"),
-                    connection_device_id: Some(device.as_str()),
+                    connection_device_id: Some(device),
+                    connection_module_id: module,
                     enqueued_time: Some(&enqueued),
+                    correlation_id: Some(&correlation),
                     user_id: Some(self.host_name().short()),
                     ..SystemProperties::default()
                 })
@@ -369,26 +382,38 @@ impl Hub {
             if decision.outcome == Outcome::Orphaned {
                 return None;
             }
-            let key = self.message_key(device.as_str(), generation, u64::MAX, entry.number);
             let system = [
-                (system::CONTENT_TYPE, "application/json"),
-                (system::CONTENT_ENCODING, "utf-8"),
-                (system::USER_ID, self.host_name().short()),
-                (system::DEVICE_ID, device.as_str()),
+                Some((system::CONTENT_TYPE, "application/json")),
+                Some((system::CONTENT_ENCODING, "utf-8")),
+                Some((system::CORRELATION_ID, correlation.as_str())),
+                Some((system::USER_ID, self.host_name().short())),
+                Some((system::DEVICE_ID, device)),
+                module.map(|module| (system::MODULE_ID, module)),
             ];
+            let system = system.into_iter().flatten();
             Some(NewRecord {
                 key,
                 source: log_source(source),
-                device_id: device.as_str().to_owned(),
-                module_id: None,
+                device_id: device.to_owned(),
+                module_id: module.map(str::to_owned),
                 endpoints: decision.endpoints.iter().map(|endpoint| endpoint.as_str().to_owned()).collect(),
-                system: system.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+                system: system.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
                 properties: with_enrichments(properties.clone(), &decision),
                 body: Bytes::copy_from_slice(entry.body.text().as_bytes()),
             })
         });
         entries.collect()
     }
+}
+
+/// A short text that is the same for every copy of an event: six bytes of its message key.
+fn correlation_id(key: &MessageKey) -> String {
+    key.0.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A time as `operationTimestamp` has it: with the offset written out (protocol notes: routing §7).
+fn with_offset(iso: &str) -> String {
+    format!("{}+00:00", iso.trim_end_matches('Z'))
 }
 
 /// `iothub-message-schema` of each source (protocol notes: routing §7).

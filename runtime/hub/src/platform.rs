@@ -95,9 +95,13 @@ impl Receive for Platform {
                 }
                 Box::pin(async { HostReply::Done })
             }
+            HostMessage::Connection { hub, identity } => {
+                let connection = self.hub_by_id(&hub).map(|hub| hub.local_connection(&identity)).unwrap_or_default();
+                Box::pin(async move { HostReply::Connection(connection) })
+            }
             HostMessage::Close { hub, identity, epoch, reason } => {
                 if let Some(hub) = self.hub_by_id(&hub) {
-                    hub.sessions.close(&identity, epoch, reason);
+                    hub.close_here(&identity, epoch, reason);
                 }
                 Box::pin(async { HostReply::Done })
             }

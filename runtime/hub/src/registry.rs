@@ -2,20 +2,17 @@
 
 use std::fmt;
 
-use nave_auth::{KeyPair, Thumbprint};
-use nave_model::{
-    Authentication, DeviceId, DeviceRecord, DeviceStatus, Identity, IdentityEtag, IfMatch, KeyPairText, SecretText,
-    SessionRecord, ThumbprintPair, Timestamp, TwinRecord,
-};
-use nave_store::{CommitError, Expect, Guard, Put};
+use nave_model::{DeviceId, DeviceRecord, DeviceStatus, Identity, IdentityEtag, IfMatch};
+use nave_store::CommitError;
 use serde_json::Value;
 
+use crate::credentials::AuthenticationInput;
+use crate::edge::{ScopeInput, first_scopes, next_scopes};
 use crate::error::{ErrorCode, HubError};
-use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, decode, put};
-use crate::outbox::Event;
+use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, decode};
+use crate::presence::Connection;
 use crate::session::CloseReason;
-use crate::twin::{rejected_by_service, twin_record};
-use crate::view::{self, Connection};
+use crate::view;
 
 /// Most devices that one list call returns.
 pub const MAX_LISTED_DEVICES: usize = 1_000;
@@ -34,28 +31,8 @@ pub struct DeviceInput {
     pub authentication: AuthenticationInput,
     /// Whether it is an edge device.
     pub iot_edge: bool,
-}
-
-/// Credentials as they were sent. Empty text counts as absent: the Node SDK sends it by default. The `Debug` output has no
-/// keys.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct AuthenticationInput {
-    /// `sas`, `selfSigned`, `certificateAuthority` or `none`.
-    pub kind: Option<String>,
-    /// First key, base64.
-    pub primary_key: Option<String>,
-    /// Second key, base64.
-    pub secondary_key: Option<String>,
-    /// First thumbprint, hexadecimal.
-    pub primary_thumbprint: Option<String>,
-    /// Second thumbprint, hexadecimal.
-    pub secondary_thumbprint: Option<String>,
-}
-
-impl fmt::Debug for AuthenticationInput {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("AuthenticationInput").field("kind", &self.kind).finish_non_exhaustive()
-    }
+    /// The scopes of parents and children.
+    pub scopes: ScopeInput,
 }
 
 /// An identity to be shown, with its keys. The `Debug` output has none.
@@ -80,8 +57,8 @@ impl Hub {
     ///
     /// [`ErrorCode::DeviceNotFound`].
     pub async fn get_device(&self, device: &DeviceId) -> Result<DeviceView, HubError> {
-        let (record, _) = self.require(device).await?;
-        Ok(self.show(&record))
+        let (record, _) = self.require(&Identity::device(device.clone())).await?;
+        self.show(&record).await
     }
 
     /// Creates a device (no `If-Match`) or updates it (any other).
@@ -89,106 +66,67 @@ impl Hub {
     /// # Errors
     ///
     /// As the protocol notes have it (service REST §1.2): 409 for a create of what exists, 404 for an update of what does
-    /// not, 412 for a stale tag, 400 for credentials that are none.
+    /// not, 412 for a stale tag, 400 for credentials and scopes that are none.
     pub async fn put_device(
         &self,
         device: &DeviceId,
         input: &DeviceInput,
         condition: &IfMatch,
     ) -> Result<DeviceView, HubError> {
-        let status_reason = input.status_reason.as_deref().filter(|reason| !reason.is_empty());
-        if status_reason.is_some_and(|reason| reason.chars().count() > MAX_STATUS_REASON) {
-            return Err(argument(format!("statusReason is longer than {MAX_STATUS_REASON} characters.")));
-        }
-        let authentication = self.authentication(&input.authentication)?;
         if condition.is_none() {
-            let mut record = self.new_device(device, authentication, None)?;
-            record.iot_edge = input.iot_edge;
-            record.status_reason = status_reason.map(str::to_owned);
-            record.status = input.status.unwrap_or_default();
+            let record = self.first_device(device, input, None)?;
             return self.create_device(record).await;
         }
-        let _lane = self.lanes.enter(device).await;
+        let status_reason = status_reason(input)?;
+        let authentication = self.authentication(&input.authentication)?;
+        let identity = Identity::device(device.clone());
+        let _lane = self.lanes.enter(&identity).await;
         let now = self.env.now();
-        let (record, end) = self
-            .change_device(device, None, |record| {
+        let (before, record) = self
+            .change(&identity, None, |record| {
                 if !condition.holds_for(IdentityEtag::new(record.etag)) {
                     return Err(HubError::precondition_failed());
                 }
-                let status = input.status.unwrap_or_default();
-                if status != record.status {
+                let before = record.clone();
+                next_scopes(record, input.iot_edge, &input.scopes)?;
+                record.status = input.status.unwrap_or_default();
+                if record.status != before.status {
                     record.status_updated = Some(now);
                 }
-                let end = if status == DeviceStatus::Disabled {
-                    Some(CloseReason::Disabled)
-                } else {
-                    (record.authentication != authentication).then_some(CloseReason::CredentialsChanged)
-                };
-                record.status = status;
-                record.status_reason = status_reason.map(str::to_owned);
+                record.status_reason.clone_from(&status_reason);
                 record.authentication = authentication.clone();
-                record.iot_edge = input.iot_edge;
                 record.etag += 1;
-                Ok((record.clone(), end))
+                Ok((before, record.clone()))
             })
             .await?;
-        if let Some(reason) = end {
-            self.close_everywhere(&Identity::device(device.clone()), reason).await?;
+        if record.status == DeviceStatus::Disabled {
+            self.close_everywhere(&identity, CloseReason::Disabled).await?;
+            self.close_modules(&identity, CloseReason::Disabled).await?;
+        } else if record.authentication != before.authentication {
+            self.close_everywhere(&identity, CloseReason::CredentialsChanged).await?;
         }
-        Ok(self.show(&record))
+        // Also if that is not what changed: a stop may have come in between before.
+        self.settle_system_modules(&identity, record.iot_edge).await?;
+        self.show(&record).await
     }
 
-    /// Deletes a device with its twin and its session.
+    /// Deletes a device with its modules, their twins and sessions: first the modules, one after the other, then the device.
+    /// A stop in between leaves a device with fewer modules, and repeating the request goes on from there.
     ///
     /// # Errors
     ///
     /// 412 without `If-Match` or for a stale tag, 404.
     pub async fn delete_device(&self, device: &DeviceId, condition: &IfMatch) -> Result<(), HubError> {
-        if condition.is_none() {
-            return Err(HubError::new(
-                ErrorCode::PreconditionFailed,
-                "Deleting a device needs an If-Match header: its entity tag, or \"*\".",
-            ));
-        }
-        let _lane = self.lanes.enter(device).await;
+        needs_if_match(condition, "device")?;
         let identity = Identity::device(device.clone());
-        let key = self.keys.device(device.as_str());
-        let session_key = self.keys.session(&identity.to_string());
+        let _lane = self.lanes.enter(&identity).await;
         for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let (record, revision) = self.require(device).await?;
-            if !condition.holds_for(IdentityEtag::new(record.etag)) {
-                return Err(HubError::precondition_failed());
+            if self.remove(&identity, condition).await? {
+                return Ok(());
             }
-            let session = self.store.get(&session_key).await?.as_ref().map(decode::<SessionRecord>).transpose()?;
-            let end_session = || {
-                if let Some((stored, _)) = &session {
-                    self.end_session(&identity, stored, CloseReason::Deleted);
-                }
-            };
-            // Before the record is gone: after a crash nobody could find the host that holds the session.
-            end_session();
-            // The guard makes sure that no other session began meanwhile.
-            let expect = session.as_ref().map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
-            let guards = vec![
-                Guard { key: key.clone(), expect: Expect::At(revision) },
-                Guard { key: session_key.clone(), expect },
-            ];
-            let mut puts = vec![Put { key: key.clone(), value: None }, Put { key: session_key.clone(), value: None }];
-            let has_event = self.orphan_events(&record, Event::deleted(&record), &mut puts)?;
-            match self.store.commit(guards, puts).await {
-                Ok(_) => {
-                    // Once more: a session that had been committed may have come into the list since.
-                    end_session();
-                    if has_event {
-                        self.forward_events(device).await;
-                    }
-                    return Ok(());
-                }
-                Err(CommitError::Conflict { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+            self.remove_modules(&identity, false).await?;
         }
-        Err(CommitError::Conflict { key, current: None }.into())
+        Err(CommitError::Conflict { key: self.keys.identity(&identity), current: None }.into())
     }
 
     /// Up to `limit` devices in the order of their ids.
@@ -204,140 +142,78 @@ impl Hub {
             ));
         }
         let entries = self.store.scan(&self.keys.devices(), None, limit).await?;
-        entries.iter().map(|(_, entry)| Ok(self.show(&decode::<DeviceRecord>(entry)?.0))).collect()
+        let views = entries.iter().map(|(_, entry)| {
+            let (record, _) = decode::<DeviceRecord>(entry)?;
+            let identity = record.identity().map_err(HubError::internal)?;
+            // Of as many devices other hosts are not asked.
+            Ok(view_of(&record, &self.local_connection(&identity)))
+        });
+        views.collect()
     }
 
-    /// A new device's record: nothing is stored yet.
-    pub(crate) fn new_device(
+    /// The record of a device that a service wants to create: nothing is stored yet.
+    pub(crate) fn first_device(
         &self,
         device: &DeviceId,
-        authentication: Authentication,
+        input: &DeviceInput,
         initial_twin: Option<&str>,
     ) -> Result<DeviceRecord, HubError> {
-        let now = self.env.now();
-        let twin = self.functions.create_twin(initial_twin, now.unix_nanos())?.map_err(rejected_by_service)?;
-        let record = TwinRecord { model_id: None, ..twin_record(twin)? };
-        let mut record = DeviceRecord::new(device.as_str(), generation_id(now), authentication, record, now);
-        // A tag of an earlier device of the same id must match nothing.
-        record.etag = now.unix_millis();
+        let status_reason = status_reason(input)?;
+        let authentication = self.authentication(&input.authentication)?;
+        let mut record = self.new_record(&Identity::device(device.clone()), authentication, initial_twin)?;
+        record.iot_edge = input.iot_edge;
+        record.status = input.status.unwrap_or_default();
+        record.status_reason = status_reason;
+        first_scopes(&mut record, &input.scopes)?;
         Ok(record)
     }
 
-    /// Stores a record made by [`Hub::new_device`], unless the device exists.
-    pub(crate) async fn create_device(&self, mut record: DeviceRecord) -> Result<DeviceView, HubError> {
-        let device = DeviceId::parse(&record.device_id).map_err(HubError::internal)?;
-        let _lane = self.lanes.enter(&device).await;
-        let has_event = self.add_event(&mut record, Event::created);
-        let key = self.keys.device(device.as_str());
-        let marker_key = self.keys.outbox(device.as_str());
-        for _ in 0..MAX_COMMIT_ATTEMPTS {
-            self.forward_orphans(&device).await?;
-            let guards = vec![
-                Guard { key: key.clone(), expect: Expect::Absent },
-                Guard { key: marker_key.clone(), expect: Expect::Absent },
-            ];
-            let mut puts = vec![put(key.clone(), &record)?];
-            if has_event {
-                puts.push(self.outbox_marker(&device));
-            }
-            match self.store.commit(guards, puts).await {
-                Ok(_) => {
-                    if has_event {
-                        self.forward_events(&device).await;
-                    }
-                    return Ok(self.show(&record));
-                }
-                Err(CommitError::Conflict { key: conflict, .. }) if conflict == key => {
-                    return Err(HubError::new(
-                        ErrorCode::DeviceAlreadyExists,
-                        format!("A device with ID '{device}' is already registered."),
-                    ));
-                }
-                Err(CommitError::Conflict { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+    /// Stores a record made by [`Hub::new_record`], unless the device exists; an edge device with its system modules.
+    pub(crate) async fn create_device(&self, record: DeviceRecord) -> Result<DeviceView, HubError> {
+        let identity = record.identity().map_err(HubError::internal)?;
+        let mut records = vec![record];
+        if records.iter().any(|record| record.iot_edge) {
+            records.extend(self.system_modules(&identity)?);
         }
-        Err(CommitError::Conflict { key: marker_key, current: None }.into())
-    }
-
-    pub(crate) fn connection(&self, identity: &Identity) -> Connection {
-        self.sessions.get(identity).map_or_else(Connection::default, |session| Connection {
-            connected_since: Some(session.connected_at),
-            last_activity: Some(session.last_activity()),
-        })
-    }
-
-    fn show(&self, record: &DeviceRecord) -> DeviceView {
-        let connection = DeviceId::parse(&record.device_id)
-            .map_or_else(|_| Connection::default(), |id| self.connection(&Identity::device(id)));
-        DeviceView { json: view::identity_json(record, &connection), etag: IdentityEtag::new(record.etag) }
-    }
-
-    /// The rules of protocol notes, service REST §2.3.
-    fn authentication(&self, input: &AuthenticationInput) -> Result<Authentication, HubError> {
-        let present = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let keys = (present(&input.primary_key), present(&input.secondary_key));
-        let thumbprints = (present(&input.primary_thumbprint), present(&input.secondary_thumbprint));
-        let has_keys = keys.0.is_some() || keys.1.is_some();
-        let has_thumbprints = thumbprints.0.is_some() || thumbprints.1.is_some();
-        if has_keys && has_thumbprints {
-            return Err(argument("A device has symmetric keys or thumbprints, not both."));
+        let mut lanes = Vec::with_capacity(records.len());
+        let identities: Vec<Identity> =
+            records.iter().map(DeviceRecord::identity).collect::<Result<_, _>>().map_err(HubError::internal)?;
+        for identity in &identities {
+            lanes.push(self.lanes.enter(identity).await);
         }
-        let kind = input.kind.as_deref().map_or(if has_thumbprints { "selfsigned" } else { "sas" }, |kind| kind);
-        match kind.to_ascii_lowercase().as_str() {
-            "sas" if has_thumbprints => {
-                Err(argument("Authentication type 'sas' takes symmetric keys, not thumbprints."))
-            }
-            "sas" => match keys {
-                (Some(primary), Some(secondary)) => {
-                    KeyPair::from_base64(&primary, &secondary)
-                        .map_err(|error| argument(format!("Invalid device key: {error}.")))?;
-                    Ok(Authentication::Sas(KeyPairText {
-                        primary: SecretText::new(primary),
-                        secondary: SecretText::new(secondary),
-                    }))
-                }
-                (None, None) => Ok(Authentication::Sas(self.new_keys(32))),
-                _ => Err(argument("A device has either no keys or both keys: send none to have them made.")),
-            },
-            "selfsigned" if has_keys => {
-                Err(argument("Authentication type 'selfSigned' takes thumbprints, not symmetric keys."))
-            }
-            "selfsigned" => {
-                let (primary, secondary) = thumbprints;
-                if let Some(bad) =
-                    [&primary, &secondary].into_iter().flatten().find(|text| Thumbprint::parse_plain(text).is_err())
-                {
-                    return Err(argument(format!(
-                        "StringIsNotThumbprint: '{bad}' is not 40 (SHA-1) or 64 (SHA-256) hexadecimal digits."
-                    )));
-                }
-                Ok(Authentication::SelfSigned(ThumbprintPair { primary, secondary }))
-            }
-            "certificateauthority" if has_keys || has_thumbprints => {
-                Err(argument("Authentication type 'certificateAuthority' takes neither keys nor thumbprints."))
-            }
-            "certificateauthority" => Ok(Authentication::CertificateAuthority),
-            "none" => Err(argument("DeviceAuthenticationTypeIsMissing: a device needs an authentication type.")),
-            other => Err(argument(format!(
-                "Unknown authentication type '{other}': use sas, selfSigned or certificateAuthority."
-            ))),
+        self.create(&mut records, None).await?;
+        match records.first() {
+            Some(record) => self.show(record).await,
+            None => Err(HubError::internal("a device was created without a record")),
         }
     }
 
-    pub(crate) fn new_keys(&self, bytes: usize) -> KeyPairText {
-        let pair = KeyPair::generate(bytes, |buffer| self.env.fill_random(buffer));
-        KeyPairText {
-            primary: SecretText::new(pair.primary.expose_base64()),
-            secondary: SecretText::new(pair.secondary.expose_base64()),
-        }
+    /// A record as services see it.
+    pub(crate) async fn show(&self, record: &DeviceRecord) -> Result<DeviceView, HubError> {
+        let identity = record.identity().map_err(HubError::internal)?;
+        Ok(view_of(record, &self.connection(&identity).await?))
     }
 }
 
-/// A number that grows with time, in the form of the cloud service: 100 ns units since the year 1.
-fn generation_id(now: Timestamp) -> String {
-    const UNIX_EPOCH_TICKS: u64 = 621_355_968_000_000_000;
-    (UNIX_EPOCH_TICKS + now.unix_nanos() / 100).to_string()
+fn view_of(record: &DeviceRecord, connection: &Connection) -> DeviceView {
+    DeviceView { json: view::identity_json(record, connection), etag: IdentityEtag::new(record.etag) }
+}
+
+fn status_reason(input: &DeviceInput) -> Result<Option<String>, HubError> {
+    let reason = input.status_reason.clone().filter(|reason| !reason.is_empty());
+    if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_STATUS_REASON) {
+        return Err(argument(format!("statusReason is longer than {MAX_STATUS_REASON} characters.")));
+    }
+    Ok(reason)
+}
+
+/// Whoever deletes says what, or that it does not matter (protocol notes: REST §1.2).
+pub(crate) fn needs_if_match(condition: &IfMatch, what: &str) -> Result<(), HubError> {
+    if condition.is_none() {
+        let message = format!("Deleting a {what} needs an If-Match header: its entity tag, or \"*\".");
+        return Err(HubError::new(ErrorCode::PreconditionFailed, message));
+    }
+    Ok(())
 }
 
 pub(crate) fn argument(message: impl Into<String>) -> HubError {

@@ -361,19 +361,14 @@ impl Sessions {
         self.changed.notify_waiters();
     }
 
-    pub(crate) fn remove(&self, session: &Session) {
+    /// Whether `session` was in the list, and not a successor.
+    pub(crate) fn remove(&self, session: &Session) -> bool {
         let mut shard = self.shard(&session.identity).lock();
-        if shard.get(&session.identity).is_some_and(|current| current.epoch == session.epoch) {
+        let current = shard.get(&session.identity).is_some_and(|current| current.epoch == session.epoch);
+        if current {
             shard.remove(&session.identity);
         }
-    }
-
-    pub(crate) fn close(&self, identity: &Identity, up_to_epoch: u64, reason: CloseReason) {
-        let session = self.get(identity).filter(|session| session.epoch <= up_to_epoch);
-        if let Some(session) = session {
-            session.close(reason);
-            self.remove(&session);
-        }
+        current
     }
 
     pub(crate) fn close_all(&self, reason: CloseReason) {
@@ -385,6 +380,12 @@ impl Sessions {
 
     pub(crate) fn count(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Number of devices among them, modules not included.
+    pub(crate) fn count_devices(&self) -> usize {
+        let devices = |shard: &Mutex<HashMap<Identity, _>>| shard.lock().keys().filter(|who| !who.is_module()).count();
+        self.shards.iter().map(devices).sum()
     }
 
     /// Some session appeared or changed its subscriptions.
@@ -452,7 +453,7 @@ mod tests {
         assert_eq!(old.close_reason(), Some(CloseReason::Displaced));
         assert!(new.is_open());
         assert_eq!(sessions.get(&new.identity).unwrap().epoch(), 2);
-        sessions.remove(&old);
+        assert!(!sessions.remove(&old));
         assert_eq!(sessions.count(), 1, "a displaced session does not remove its successor");
     }
 

@@ -124,7 +124,7 @@ impl Hub {
         let table = Arc::clone(&self.routes.read());
         let device = session.identity.device_id().as_str();
         let twin = if table.needs_twin(Source::DeviceMessages) {
-            self.load(session.identity.device_id()).await?.map(|(record, _)| record)
+            self.load(&session.identity).await?.map(|(record, _)| record)
         } else {
             None
         };
@@ -229,7 +229,7 @@ impl MessageStream {
     }
 }
 
-/// A device's twin as conditions and enrichments read it: as services see it, and rendered only if they do.
+/// The twin of a device or module as conditions and enrichments read it: as services see it, and rendered only if they do.
 pub(crate) struct RoutedTwin<'a>(pub(crate) &'a DeviceRecord);
 
 impl TwinSections for RoutedTwin<'_> {

@@ -40,9 +40,8 @@ impl Hub {
     ///
     /// [`ErrorCode::DeviceNotFound`].
     pub async fn get_twin(&self, identity: &Identity) -> Result<TwinView, HubError> {
-        self.require_device_itself(identity)?;
-        let (record, _) = self.require(identity.device_id()).await?;
-        Ok(self.show_twin(identity, &record))
+        let (record, _) = self.require(identity).await?;
+        self.show_twin(identity, &record).await
     }
 
     /// Changes tags and desired properties on behalf of a service, and tells the device.
@@ -57,17 +56,15 @@ impl Hub {
         body: &str,
         condition: &IfMatch,
     ) -> Result<TwinView, HubError> {
-        self.require_device_itself(identity)?;
-        let device = identity.device_id();
         let condition = match condition {
             IfMatch::None | IfMatch::Any => Condition::Unconditional,
             IfMatch::Tag(tag) => TwinEtag::parse(tag).map_or(Condition::Never, |tag| Condition::Etag(tag.counter())),
         };
         let now = self.env.now();
         let listened = self.routes.read().listens(Source::TwinChangeEvents);
-        let _lane = self.lanes.enter(device).await;
+        let _lane = self.lanes.enter(identity).await;
         let (record, notification) = self
-            .change_device(device, None, |record| {
+            .change(identity, None, |record| {
                 let twin = &record.twin;
                 let request = UpdateRequest {
                     tags: Tags { json: twin.tags.text().to_owned(), size: twin.tags_size },
@@ -102,7 +99,7 @@ impl Hub {
         if let Some(payload) = notification {
             self.notify_desired(identity, record.twin.desired.version, payload).await?;
         }
-        Ok(self.show_twin(identity, &record))
+        self.show_twin(identity, &record).await
     }
 
     /// The twin as the device sees it.
@@ -112,7 +109,7 @@ impl Hub {
     /// 404 if the device was deleted meanwhile.
     pub async fn device_twin(&self, session: &Session) -> Result<String, HubError> {
         session.active(self.env.now());
-        let (record, _) = self.require(session.identity.device_id()).await?;
+        let (record, _) = self.require(&session.identity).await?;
         Ok(view::device_twin_json(&record))
     }
 
@@ -122,12 +119,12 @@ impl Hub {
     ///
     /// 400 with the rule that the patch breaks, 412 if `if_version` is not the section's, 413 if it would become too large.
     pub async fn report(&self, session: &Session, patch: &str, if_version: Option<u64>) -> Result<u64, HubError> {
-        let device = session.identity.device_id();
+        let identity = &session.identity;
         let now = self.env.now();
         session.active(now);
         let listened = self.routes.read().listens(Source::TwinChangeEvents);
-        let _lane = self.lanes.enter(device).await;
-        self.change_device(device, Some(session), |record| {
+        let _lane = self.lanes.enter(identity).await;
+        self.change(identity, Some(session), |record| {
             let request = ReportRequest {
                 reported: section(&record.twin.reported),
                 version: record.twin.version,
@@ -185,17 +182,9 @@ impl Hub {
         Ok(())
     }
 
-    fn show_twin(&self, identity: &Identity, record: &DeviceRecord) -> TwinView {
-        let json = view::twin_json(record, &self.connection(identity));
-        TwinView { json, etag: TwinEtag::new(record.twin.etag) }
-    }
-
-    /// Modules have no records of their own yet, so none exists.
-    pub(crate) fn require_device_itself(&self, identity: &Identity) -> Result<(), HubError> {
-        match identity.module_id() {
-            None => Ok(()),
-            Some(_) => Err(HubError::device_not_found(&identity.to_string())),
-        }
+    async fn show_twin(&self, identity: &Identity, record: &DeviceRecord) -> Result<TwinView, HubError> {
+        let json = view::twin_json(record, &self.connection(identity).await?);
+        Ok(TwinView { json, etag: TwinEtag::new(record.twin.etag) })
     }
 }
 

@@ -7,51 +7,72 @@
 use nave_model::{Authentication, DeviceRecord, DeviceStatus, IdentityEtag, Json, SectionRecord, Timestamp, TwinEtag};
 use serde_json::{Value, json};
 
+use crate::presence::Connection;
+
 /// "Never", for times of an identity.
 const NEVER: &str = "0001-01-01T00:00:00";
 
 /// "Never", for times of a twin.
 const TWIN_NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// What a host knows of a device's connection besides its record.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Connection {
-    /// Since when it is connected, if it is.
-    pub(crate) connected_since: Option<Timestamp>,
-    /// When it last sent something, as far as this host remembers.
-    pub(crate) last_activity: Option<Timestamp>,
-}
-
-impl Connection {
-    const fn state(&self) -> &'static str {
-        if self.connected_since.is_some() { "Connected" } else { "Disconnected" }
-    }
-}
-
-/// A device identity.
+/// The identity of a device or module. A module has only some of the members.
 pub(crate) fn identity_json(record: &DeviceRecord, connection: &Connection) -> Value {
     let never = |time: Option<Timestamp>| time.map_or_else(|| NEVER.to_owned(), Timestamp::iso);
-    json!({
+    let changed = never(connection.changed);
+    let last_activity = never(connection.last_activity);
+    let etag = IdentityEtag::new(record.etag).to_string();
+    if let Some(module) = &record.module_id {
+        return json!({
+            "moduleId": module,
+            "managedBy": record.managed_by,
+            "deviceId": record.device_id,
+            "generationId": record.generation_id,
+            "etag": etag,
+            "connectionState": state_name(connection),
+            "connectionStateUpdatedTime": changed,
+            "lastActivityTime": last_activity,
+            "cloudToDeviceMessageCount": 0,
+            "authentication": authentication_json(&record.authentication),
+        });
+    }
+    let mut identity = json!({
         "deviceId": record.device_id,
         "generationId": record.generation_id,
-        "etag": IdentityEtag::new(record.etag).to_string(),
-        "connectionState": connection.state(),
+        "etag": etag,
+        "connectionState": state_name(connection),
         "status": status_name(record.status),
         "statusReason": record.status_reason,
-        "connectionStateUpdatedTime": never(connection.connected_since),
+        "connectionStateUpdatedTime": changed,
         "statusUpdatedTime": never(record.status_updated),
-        "lastActivityTime": never(connection.last_activity),
+        "lastActivityTime": last_activity,
         "cloudToDeviceMessageCount": 0,
         "authentication": authentication_json(&record.authentication),
         "capabilities": { "iotEdge": record.iot_edge },
-    })
+    });
+    add_scopes(&mut identity, record);
+    identity
+}
+
+const fn state_name(connection: &Connection) -> &'static str {
+    if connection.connected { "Connected" } else { "Disconnected" }
+}
+
+/// Scopes are shown where there are some (protocol notes: REST §2.2).
+fn add_scopes(object: &mut Value, record: &DeviceRecord) {
+    let Some(members) = object.as_object_mut() else { return };
+    if let Some(scope) = &record.device_scope {
+        members.insert("deviceScope".to_owned(), scope.as_str().into());
+    }
+    if !record.parent_scopes.is_empty() {
+        members.insert("parentScopes".to_owned(), record.parent_scopes.clone().into());
+    }
 }
 
 fn authentication_json(authentication: &Authentication) -> Value {
     let (keys, thumbprints) = match authentication {
         Authentication::Sas(keys) => (Some(keys), None),
         Authentication::SelfSigned(thumbprints) => (None, Some(thumbprints)),
-        Authentication::CertificateAuthority => (None, None),
+        Authentication::CertificateAuthority | Authentication::None => (None, None),
     };
     json!({
         "symmetricKey": {
@@ -73,18 +94,20 @@ pub(crate) fn twin_json(record: &DeviceRecord, connection: &Connection) -> Strin
         Authentication::SelfSigned(pair) => (pair.primary.as_deref(), pair.secondary.as_deref()),
         _ => (None, None),
     };
-    let mut head = json!({
-        "deviceId": record.device_id,
-        "etag": TwinEtag::new(record.twin.etag).to_string(),
-        "deviceEtag": IdentityEtag::new(record.etag).to_string(),
-        "status": status_name(record.status),
-    });
-    if let (Some(reason), Some(members)) = (&record.status_reason, head.as_object_mut()) {
-        members.insert("statusReason".to_owned(), Value::String(reason.clone()));
+    let mut head = serde_json::Map::new();
+    head.insert("deviceId".to_owned(), record.device_id.as_str().into());
+    if let Some(module) = &record.module_id {
+        head.insert("moduleId".to_owned(), module.as_str().into());
+    }
+    head.insert("etag".to_owned(), TwinEtag::new(record.twin.etag).to_string().into());
+    head.insert("deviceEtag".to_owned(), IdentityEtag::new(record.etag).to_string().into());
+    head.insert("status".to_owned(), status_name(record.status).into());
+    if let Some(reason) = &record.status_reason {
+        head.insert("statusReason".to_owned(), reason.as_str().into());
     }
     let middle = json!({
         "statusUpdateTime": never(record.status_updated),
-        "connectionState": connection.state(),
+        "connectionState": state_name(connection),
         "lastActivityTime": never(connection.last_activity),
         "cloudToDeviceMessageCount": 0,
         "authenticationType": authentication_name(&record.authentication),
@@ -92,25 +115,42 @@ pub(crate) fn twin_json(record: &DeviceRecord, connection: &Connection) -> Strin
         "modelId": record.twin.model_id.as_deref().unwrap_or(""),
         "version": record.twin.version,
     });
-    let capabilities = json!({ "capabilities": { "iotEdge": record.iot_edge } });
+    let mut tail = json!({});
+    if record.module_id.is_none() {
+        tail = json!({ "capabilities": { "iotEdge": record.iot_edge } });
+        add_scopes(&mut tail, record);
+    }
+    let tail = tail.to_string();
+    let tail = members(&tail);
     format!(
-        "{{{},{},\"tags\":{},{},{}}}",
-        members(&head.to_string()),
+        "{{{},{},\"tags\":{},{}{}{tail}}}",
+        members(&Value::Object(head).to_string()),
         members(&middle.to_string()),
         record.twin.tags.text(),
         properties(record),
-        members(&capabilities.to_string()),
+        if tail.is_empty() { "" } else { "," },
     )
 }
 
-/// The body of a `replaceTwin` event and of life-cycle events: the twin without what is volatile.
+/// The body of a `replaceTwin` event: the twin without what is volatile.
 pub(crate) fn twin_event_json(record: &DeviceRecord) -> String {
-    let head = json!({
-        "deviceId": record.device_id,
-        "etag": TwinEtag::new(record.twin.etag).to_string(),
-        "version": record.twin.version,
-    });
-    format!("{{{},\"tags\":{},{}}}", members(&head.to_string()), record.twin.tags.text(), properties(record))
+    format!("{{{},\"tags\":{},{}}}", event_head(record), record.twin.tags.text(), properties(record))
+}
+
+/// The body of life-cycle events: the twin without what is volatile and without tags (protocol notes: routing §7).
+pub(crate) fn lifecycle_json(record: &DeviceRecord) -> String {
+    format!("{{{},{}}}", event_head(record), properties(record))
+}
+
+fn event_head(record: &DeviceRecord) -> String {
+    let mut head = serde_json::Map::new();
+    head.insert("deviceId".to_owned(), record.device_id.as_str().into());
+    if let Some(module) = &record.module_id {
+        head.insert("moduleId".to_owned(), module.as_str().into());
+    }
+    head.insert("etag".to_owned(), TwinEtag::new(record.twin.etag).to_string().into());
+    head.insert("version".to_owned(), record.twin.version.into());
+    members(&Value::Object(head).to_string()).to_owned()
 }
 
 /// The twin as the device sees it: the two property sections with their versions.
@@ -154,6 +194,7 @@ const fn authentication_name(authentication: &Authentication) -> &'static str {
         Authentication::Sas(_) => "sas",
         Authentication::SelfSigned(_) => "selfSigned",
         Authentication::CertificateAuthority => "certificateAuthority",
+        Authentication::None => "none",
     }
 }
 
@@ -168,7 +209,13 @@ mod tests {
         twin.desired.json = Json::parse(r#"{"x":1}"#.into()).unwrap();
         twin.desired.version = 3;
         twin.reported.version = 1;
-        DeviceRecord::new("d1", "1".into(), authentication, twin, Timestamp::default())
+        DeviceRecord::new(
+            &nave_model::Identity::parse("d1").unwrap(),
+            "1".into(),
+            authentication,
+            twin,
+            Timestamp::default(),
+        )
     }
 
     #[test]

@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod admin;
+mod bulk;
 mod devices;
 mod enrollments;
 mod events;
 mod hosts;
 mod methods;
+mod modules;
 mod provision;
 mod registrations;
+mod statistics;
 mod twins;
 mod world;

@@ -18,7 +18,7 @@ use nave_hub::{
     Session, Subscriptions, ToDevice,
 };
 use nave_log::sim::SimLog;
-use nave_model::{DeviceId, HostName, HubId, IdScope, Identity, Tenant, Timestamp};
+use nave_model::{HostName, HubId, IdScope, Identity, Tenant, Timestamp};
 use nave_store::sim::SimStore;
 use serde_json::Value;
 
@@ -156,13 +156,18 @@ impl World {
         self.hub_request("PUT", &format!("/devices/{id}")).json(&serde_json::json!({ "deviceId": id })).send().json()
     }
 
-    /// Connects a device that exists to the hub.
+    /// Creates a module (`device/module`) with generated keys and returns its JSON form.
+    pub(crate) fn create_module(&self, id: &str) -> Value {
+        self.hub_request("PUT", &path(id)).text("{}").send().json()
+    }
+
+    /// Connects a device, or a module (`device/module`), that exists to the hub.
     pub(crate) fn connect(&self, id: &str, subscriptions: Subscriptions) -> (Arc<Session>, Arc<Messages>) {
-        let identity = Identity::device(DeviceId::parse(id).unwrap());
-        let key = self.hub_request("GET", &format!("/devices/{id}")).send().json();
+        let identity = Identity::parse(id).unwrap();
+        let key = self.hub_request("GET", &path(id)).send().json();
         let key = key["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap().to_owned();
         let token = SasToken::create(
-            &format!("{HUB}/devices/{id}"),
+            &format!("{HUB}{}", path(id)),
             &SharedKey::from_base64(&key).unwrap(),
             self.in_an_hour(),
             None,
@@ -184,6 +189,11 @@ impl World {
             .unwrap();
         (session, messages)
     }
+}
+
+/// The path of a device, or of a module (`device/module`).
+fn path(id: &str) -> String {
+    format!("/devices/{}", id.replace('/', "/modules/"))
 }
 
 fn versioned(path: &str, version: &str) -> String {

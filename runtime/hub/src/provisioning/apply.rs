@@ -18,8 +18,9 @@ use nave_store::{CommitError, Expect, Guard, Put, Revision};
 
 use super::Provisioning;
 use super::attest::DeviceCredentials;
+use crate::edge::{ScopeInput, first_scopes, next_scopes};
 use crate::error::{ErrorCode, HubError};
-use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, decode, put};
+use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, put};
 use crate::session::CloseReason;
 
 /// Registrations looked at per step when the service starts.
@@ -34,6 +35,7 @@ impl Provisioning {
     ) -> Result<(), HubError> {
         let hub = self.linked(&assignment.device.hub)?;
         let device = DeviceId::parse(&assignment.device.device_id)
+            .map(Identity::device)
             .map_err(|error| HubError::new(ErrorCode::ArgumentInvalid, error.to_string()))?;
         let initial = assignment.initial_twin_json.as_deref();
         let source = match &assignment.data {
@@ -42,11 +44,12 @@ impl Provisioning {
         };
         for _ in 0..MAX_COMMIT_ATTEMPTS {
             let Some((current, _)) = hub.load(&device).await? else {
-                let mut record = hub.new_device(&device, credentials.authentication.clone(), initial)?;
+                let mut record = hub.new_record(&device, credentials.authentication.clone(), initial)?;
                 if let (Some(source), DeviceData::Migrate(migration)) = (&source, &assignment.data) {
                     take_twin(&mut record, source, migration);
                 }
                 record.iot_edge = assignment.iot_edge;
+                first_scopes(&mut record, &ScopeInput::default())?;
                 match hub.create_device(record).await {
                     Ok(_) => return Ok(()),
                     Err(error) if error.code == ErrorCode::DeviceAlreadyExists => continue,
@@ -56,7 +59,7 @@ impl Provisioning {
             let fresh = match assignment.data {
                 DeviceData::Keep | DeviceData::Create => None,
                 DeviceData::Reset | DeviceData::Migrate(_) => {
-                    Some(hub.new_device(&device, credentials.authentication.clone(), initial)?)
+                    Some(hub.new_record(&device, credentials.authentication.clone(), initial)?)
                 }
             };
             if fresh.is_none() && current.authentication == credentials.authentication {
@@ -73,7 +76,7 @@ impl Provisioning {
     async fn update_device(
         &self,
         hub: &Hub,
-        device: &DeviceId,
+        device: &Identity,
         assignment: &Assignment,
         credentials: &DeviceCredentials,
         fresh: Option<DeviceRecord>,
@@ -81,7 +84,7 @@ impl Provisioning {
     ) -> Result<(), HubError> {
         let rekeyed = {
             let _lane = hub.lanes.enter(device).await;
-            hub.change_device(device, None, |record| {
+            let changed = hub.change(device, None, |record| {
                 let rekeyed = record.authentication != credentials.authentication;
                 if rekeyed {
                     record.authentication = credentials.authentication.clone();
@@ -98,14 +101,20 @@ impl Provisioning {
                     record.twin.etag = before.etag + 1;
                     keep_growing(&mut record.twin.desired, &before.desired);
                     keep_growing(&mut record.twin.reported, &before.reported);
-                    record.iot_edge = assignment.iot_edge;
+                    if record.iot_edge != assignment.iot_edge {
+                        next_scopes(record, assignment.iot_edge, &ScopeInput::default())?;
+                    }
                 }
-                Ok(rekeyed)
-            })
-            .await?
+                Ok((rekeyed, record.iot_edge))
+            });
+            let (rekeyed, iot_edge) = changed.await?;
+            if fresh.is_some() {
+                hub.settle_system_modules(device, iot_edge).await?;
+            }
+            rekeyed
         };
         if rekeyed {
-            hub.close_everywhere(&Identity::device(device.clone()), CloseReason::CredentialsChanged).await?;
+            hub.close_everywhere(device, CloseReason::CredentialsChanged).await?;
         }
         Ok(())
     }
@@ -201,8 +210,8 @@ impl Provisioning {
     async fn source_twin(&self, migration: &Migration) -> Result<Option<DeviceRecord>, HubError> {
         let Some(hub) = self.hub(&migration.source.hub) else { return Ok(None) };
         let Ok(device) = DeviceId::parse(&migration.source.device_id) else { return Ok(None) };
-        let entry = hub.store.get(&hub.keys.device(device.as_str())).await?;
-        entry.map(|entry| Ok(decode::<DeviceRecord>(&entry)?.0)).transpose()
+        let loaded = hub.load(&Identity::device(device)).await?;
+        Ok(loaded.map(|(record, _)| record))
     }
 }
 

@@ -1,18 +1,23 @@
-//! A device: its identity and its twin are one aggregate. Its session is another.
+//! A device, or a module on a device: identity and twin are one aggregate. Its session is another.
 
 use serde::{Deserialize, Serialize};
 
 use super::{FormatVersion, Json, Record, SecretText};
-use crate::Timestamp;
+use crate::{Identity, InvalidId, Timestamp};
 
-/// A device with its twin. Key: `device/{id}`.
+/// A device, or a module on a device, with its twin. Key: `device/{id}`, or `module/{device}/{id}`.
+///
+/// A module has no status, capabilities and scopes of its own: those of its device hold for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceRecord {
     /// Format version.
     pub v: FormatVersion,
-    /// The id as the creator wrote it.
+    /// The device's id as the creator wrote it.
     pub device_id: String,
+    /// The module's id, if this is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module_id: Option<String>,
     /// Distinguishes this device from a deleted one of the same id.
     pub generation_id: String,
     /// Moves with each write of the identity; shown as base64 of the decimal number.
@@ -30,6 +35,15 @@ pub struct DeviceRecord {
     /// Whether it is an edge device.
     #[serde(default)]
     pub iot_edge: bool,
+    /// An edge device's own scope; of another device, the scope of the edge device that it is a child of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_scope: Option<String>,
+    /// The scopes of the edge devices that it is a child of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parent_scopes: Vec<String>,
+    /// Who manages a module, in the creator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed_by: Option<String>,
     /// The twin.
     pub twin: TwinRecord,
     /// When the identity was created.
@@ -45,9 +59,9 @@ pub struct DeviceRecord {
 impl Record for DeviceRecord {}
 
 impl DeviceRecord {
-    /// A new, enabled device.
+    /// A new, enabled device, or a new module.
     pub fn new(
-        device_id: &str,
+        identity: &Identity,
         generation_id: String,
         authentication: Authentication,
         twin: TwinRecord,
@@ -55,7 +69,8 @@ impl DeviceRecord {
     ) -> Self {
         Self {
             v: FormatVersion,
-            device_id: device_id.to_owned(),
+            device_id: identity.device_id().as_str().to_owned(),
+            module_id: identity.module_id().map(|module| module.as_str().to_owned()),
             generation_id,
             etag: 1,
             status: DeviceStatus::Enabled,
@@ -63,11 +78,24 @@ impl DeviceRecord {
             status_updated: None,
             authentication,
             iot_edge: false,
+            device_scope: None,
+            parent_scopes: Vec::new(),
+            managed_by: None,
             twin,
             created: now,
             outbox: Vec::new(),
             outbox_count: 0,
         }
+    }
+
+    /// Whose record it is.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidId`] if the stored ids are none.
+    pub fn identity(&self) -> Result<Identity, InvalidId> {
+        let module = self.module_id.as_deref().map(str::parse).transpose()?;
+        Ok(Identity::new(self.device_id.parse()?, module))
     }
 }
 
@@ -92,6 +120,8 @@ pub enum Authentication {
     SelfSigned(ThumbprintPair),
     /// A certificate that chains to a CA of the hub and names the device.
     CertificateAuthority,
+    /// Not at all: the modules that an edge device is born with, until they are given keys.
+    None,
 }
 
 /// Two keys in base64, either of which is valid.

@@ -2,7 +2,7 @@
 //!
 //! Ids are escaped so that no id contains the separator; a kind's prefix therefore covers that kind and nothing else.
 
-use crate::escape_key_part;
+use crate::{Identity, escape_key_part};
 
 /// Longest tenant name: keys are bounded.
 pub const MAX_TENANT_LENGTH: usize = 50;
@@ -35,9 +35,13 @@ impl Keys {
         Self { prefix: format!("v1/{}/{}/", tenant.0, escape_key_part(owner)) }
     }
 
-    /// The key of a device.
-    pub fn device(&self, id: &str) -> String {
-        self.key("device", id)
+    /// The key of a device or module.
+    pub fn identity(&self, identity: &Identity) -> String {
+        let device = identity.device_id().as_str();
+        match identity.module_id() {
+            None => self.key("device", device),
+            Some(module) => format!("{}{}", self.modules(device), escape_key_part(module.as_str())),
+        }
     }
 
     /// The prefix of all devices.
@@ -45,12 +49,17 @@ impl Keys {
         self.prefix_of("device")
     }
 
-    /// The key of a device's session.
+    /// The prefix of the modules of a device.
+    pub fn modules(&self, device: &str) -> String {
+        format!("{}{}/", self.prefix_of("module"), escape_key_part(device))
+    }
+
+    /// The key of the session of a device or module (`device` or `device/module`).
     pub fn session(&self, id: &str) -> String {
         self.key("session", id)
     }
 
-    /// The key of the marker that a device's outbox is not empty.
+    /// The key of the marker that the outbox of a device, module (`device/module`) or registration is not empty.
     pub fn outbox(&self, id: &str) -> String {
         self.key("outbox", id)
     }
@@ -131,8 +140,11 @@ mod tests {
     #[test]
     fn no_id_reaches_into_another_kind_or_owner() {
         let keys = Keys::new(&Tenant::default_tenant(), "hub1");
-        assert_eq!(keys.device("a"), "v1/default/hub1/device/a");
-        assert!(!keys.device("a/../x").starts_with(&format!("{}/", keys.device("a"))));
+        let key = |identity: &str| keys.identity(&Identity::parse(identity).unwrap());
+        assert_eq!(key("a"), "v1/default/hub1/device/a");
+        assert_eq!(key("a/m"), "v1/default/hub1/module/a/m");
+        assert!(!key("ab/m").starts_with(&keys.modules("a")));
+        assert!(!key("a%2Fb/m").starts_with(&keys.modules("a")));
         assert!(!keys.member("g", "r").starts_with(&keys.members("g2")));
         assert!(!keys.member("g/r", "x").starts_with(&keys.members("g")));
     }

@@ -162,11 +162,11 @@ impl std::fmt::Debug for SecretText {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Timestamp;
+    use crate::{Identity, Timestamp};
 
     fn device() -> DeviceRecord {
         DeviceRecord::new(
-            "dev-1",
+            &Identity::parse("dev-1").unwrap(),
             "637000000000000001".into(),
             Authentication::Sas(KeyPairText {
                 primary: SecretText::new("cHJpbWFyeS1rZXktMTIzNA==".into()),
@@ -195,6 +195,7 @@ mod tests {
         assert_eq!(record.status, DeviceStatus::Disabled);
         assert_eq!(record.twin.desired.json.text(), r#"{"x":[1,2]}"#);
         assert!(record.outbox.is_empty());
+        assert_eq!(record.identity().unwrap(), Identity::parse("dev-1").unwrap());
     }
 
     #[test]

@@ -1,0 +1,102 @@
+//! `POST /devices`: many changes of the registry at once (protocol notes: REST §2.5).
+
+use std::sync::Arc;
+
+use http::{HeaderName, StatusCode};
+use nave_hub::{BulkChange, ErrorCode, Hub, HubError, check_bulk};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::call::{Call, parse_json, parse_object, read_text};
+use crate::identity_document::Item;
+use crate::reply::{self, HUB_ERROR_CODE, Reply};
+use crate::service::Body;
+use crate::work::to_its_end;
+
+/// Longest body, in bytes; a longer one is refused unread: a hundred identities with all members and twins of middle size.
+pub const MAX_REGISTRY_BODY_BYTES: usize = 4 << 20;
+
+/// The header without which the .NET SDK does not read the result of a request that failed in part.
+const DOTNET_ERROR_CODE: HeaderName = HeaderName::from_static("iothuberrorcode");
+
+/// Carries out what can be carried out, and says what could not: 200 if that is nothing, else 400.
+pub(crate) async fn change(hub: &Arc<Hub>, call: &Call, body: Body) -> Result<Reply, HubError> {
+    let text = read_text(body, MAX_REGISTRY_BODY_BYTES).await?;
+    let elements: Vec<&RawValue> = if text.trim_start().starts_with('[') {
+        parse_json(&text)?
+    } else {
+        return Err(HubError::new(ErrorCode::IotHubFormatError, "The body is not a JSON array."));
+    };
+    let mut report = Report::default();
+    let (mut changes, mut named): (Vec<BulkChange>, Vec<Named>) = (Vec::new(), Vec::new());
+    check_bulk(elements.len(), std::iter::empty())?;
+    for element in elements {
+        let (name, change) = read(element);
+        match change {
+            Ok(change) => {
+                changes.push(change);
+                named.push(name);
+            }
+            Err(error) => report.add(&name, &error),
+        }
+    }
+    let hub = Arc::clone(hub);
+    let outcomes = to_its_end(&**call.platform.env(), async move { hub.bulk(&changes).await }).await?;
+    for (name, outcome) in named.iter().zip(outcomes) {
+        if let Err(error) = outcome {
+            report.add(name, &error);
+        }
+    }
+    Ok(report.reply())
+}
+
+/// How the result names an element.
+#[derive(Default)]
+struct Named {
+    device: String,
+    module: String,
+    operation: String,
+}
+
+fn read(element: &RawValue) -> (Named, Result<BulkChange, HubError>) {
+    let item: Item<'_> = match parse_object(element.get()) {
+        Ok(item) => item,
+        Err(error) => return (Named::default(), Err(error)),
+    };
+    let named = Named {
+        device: item.id.clone().unwrap_or_default(),
+        module: item.module_id.clone().unwrap_or_default(),
+        operation: item.operation_name().to_owned(),
+    };
+    (named, item.identity().and_then(|identity| item.into_change(identity)))
+}
+
+/// What went wrong.
+#[derive(Default)]
+struct Report(Vec<Value>);
+
+impl Report {
+    fn add(&mut self, named: &Named, error: &HubError) {
+        if error.is_internal() {
+            tracing::error!(device = ?named.device, module = ?named.module, %error, "a change of a bulk request failed");
+        }
+        self.0.push(json!({
+            "deviceId": named.device,
+            "moduleId": named.module,
+            "errorCode": error.code.name(),
+            "errorStatus": error.message,
+            "operation": named.operation,
+        }));
+    }
+
+    fn reply(self) -> Reply {
+        let successful = self.0.is_empty();
+        let body = json!({ "isSuccessful": successful, "errors": self.0, "warnings": [] }).to_string();
+        if successful {
+            return reply::json(StatusCode::OK, body);
+        }
+        let code = ErrorCode::BulkRegistryOperationFailure.name();
+        let reply = reply::with_header(reply::json(StatusCode::BAD_REQUEST, body), HUB_ERROR_CODE, code);
+        reply::with_header(reply, DOTNET_ERROR_CODE, code)
+    }
+}

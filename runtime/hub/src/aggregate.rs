@@ -1,0 +1,167 @@
+//! How the records of devices and modules come into being and go away.
+//!
+//! A module is an aggregate like a device. What differs is that it needs its device, the owner: the commit that creates a
+//! module writes the owner's record anew, so that whoever deletes the owner meanwhile is refused and looks for modules again.
+
+use nave_model::{Authentication, DeviceRecord, Identity, IdentityEtag, IfMatch, SessionRecord, Timestamp};
+use nave_store::{CommitError, Expect, Guard, Put};
+
+use crate::error::{ErrorCode, HubError};
+use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, decode, put};
+use crate::outbox::Event;
+use crate::session::CloseReason;
+use crate::twin::{rejected_by_service, twin_record};
+
+/// Most modules of a device (Azure IoT Hub documentation, quotas; protocol notes: limits §4). One more is refused with
+/// `TooManyModulesOnDevice`.
+pub const MAX_MODULES: usize = 50;
+
+impl Hub {
+    /// A new record: nothing is stored yet.
+    pub(crate) fn new_record(
+        &self,
+        identity: &Identity,
+        authentication: Authentication,
+        initial_twin: Option<&str>,
+    ) -> Result<DeviceRecord, HubError> {
+        let now = self.env.now();
+        let twin = self.functions.create_twin(initial_twin, now.unix_nanos())?.map_err(rejected_by_service)?;
+        let mut record = DeviceRecord::new(identity, generation_id(now), authentication, twin_record(twin)?, now);
+        // A tag of an earlier identity of the same name must match nothing.
+        record.etag = now.unix_millis();
+        Ok(record)
+    }
+
+    /// Stores records made by [`Hub::new_record`], all in one commit, unless one of them exists. Modules of a device that
+    /// exists name it as their `owner`. To be called within the lanes of all of them.
+    ///
+    /// # Errors
+    ///
+    /// 409 if one exists, 413 above [`MAX_MODULES`], 404 without the owner.
+    pub(crate) async fn create(&self, records: &mut [DeviceRecord], owner: Option<&Identity>) -> Result<(), HubError> {
+        let mut creations = Vec::with_capacity(records.len());
+        for record in records {
+            let identity = record.identity().map_err(HubError::internal)?;
+            let has_event = self.add_event(record, Event::created);
+            let (key, marker) = (self.keys.identity(&identity), self.keys.outbox(&identity.to_string()));
+            creations.push(Creation { put: put(key.clone(), record)?, key, marker, has_event, identity });
+        }
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            let (mut guards, mut puts) = (Vec::new(), Vec::new());
+            for creation in &creations {
+                self.forward_orphans(&creation.identity).await?;
+                guards.push(Guard { key: creation.key.clone(), expect: Expect::Absent });
+                guards.push(Guard { key: creation.marker.clone(), expect: Expect::Absent });
+                puts.push(creation.put.clone());
+                if creation.has_event {
+                    puts.push(self.outbox_marker(&creation.identity));
+                }
+            }
+            if let Some(owner) = owner {
+                let (record, revision) = self.require(owner).await?;
+                if self.modules_of(owner).await?.len() + creations.len() > MAX_MODULES {
+                    let message = format!("A device has at most {MAX_MODULES} modules.");
+                    return Err(HubError::new(ErrorCode::TooManyModulesOnDevice, message));
+                }
+                let key = self.keys.identity(owner);
+                guards.push(Guard { key: key.clone(), expect: Expect::At(revision) });
+                puts.push(put(key, &record)?);
+            }
+            match self.store.commit(guards, puts).await {
+                Ok(_) => {
+                    for creation in creations.iter().filter(|creation| creation.has_event) {
+                        self.forward_events(&creation.identity).await;
+                    }
+                    return Ok(());
+                }
+                Err(CommitError::Conflict { key, .. }) => {
+                    if let Some(existing) = creations.iter().find(|creation| creation.key == key) {
+                        return Err(already_exists(&existing.identity));
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let key = creations.into_iter().next().map_or_else(String::new, |creation| creation.key);
+        Err(CommitError::Conflict { key, current: None }.into())
+    }
+
+    /// Removes the record of `identity` with its session, if `condition` holds; a device with modules stays, and the answer
+    /// is false. To be called within the lane of `identity`.
+    ///
+    /// # Errors
+    ///
+    /// 404; 412 if `condition` does not hold.
+    pub(crate) async fn remove(&self, identity: &Identity, condition: &IfMatch) -> Result<bool, HubError> {
+        let key = self.keys.identity(identity);
+        let session_key = self.keys.session(&identity.to_string());
+        for _ in 0..MAX_COMMIT_ATTEMPTS {
+            let (record, revision) = self.require(identity).await?;
+            if !condition.holds_for(IdentityEtag::new(record.etag)) {
+                return Err(HubError::precondition_failed());
+            }
+            // Read after the record, whose revision is guarded and moves with every module that is created.
+            if !identity.is_module() && !self.modules_of(identity).await?.is_empty() {
+                return Ok(false);
+            }
+            let session = self.store.get(&session_key).await?.as_ref().map(decode::<SessionRecord>).transpose()?;
+            let end_session = || {
+                if let Some((stored, _)) = &session {
+                    self.end_session(identity, stored, CloseReason::Deleted);
+                }
+            };
+            // Before the record is gone: after a crash nobody could find the host that holds the session.
+            end_session();
+            // The guard makes sure that no other session began meanwhile.
+            let expect = session.as_ref().map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
+            let guards = vec![
+                Guard { key: key.clone(), expect: Expect::At(revision) },
+                Guard { key: session_key.clone(), expect },
+            ];
+            let mut puts = vec![Put { key: key.clone(), value: None }, Put { key: session_key.clone(), value: None }];
+            let has_event = self.orphan_events(&record, Event::deleted(&record), &mut puts)?;
+            match self.store.commit(guards, puts).await {
+                Ok(_) => {
+                    // Once more: a session that had been committed may have come into the list since.
+                    end_session();
+                    self.presence.forget(identity);
+                    if has_event {
+                        self.forward_events(identity).await;
+                    }
+                    return Ok(true);
+                }
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommitError::Conflict { key, current: None }.into())
+    }
+}
+
+/// A record about to be stored.
+struct Creation {
+    identity: Identity,
+    key: String,
+    marker: String,
+    put: Put,
+    has_event: bool,
+}
+
+fn already_exists(identity: &Identity) -> HubError {
+    let device = identity.device_id();
+    match identity.module_id() {
+        None => {
+            HubError::new(ErrorCode::DeviceAlreadyExists, format!("A device with ID '{device}' is already registered."))
+        }
+        Some(module) => HubError::new(
+            ErrorCode::ModuleAlreadyExistsOnDevice,
+            format!("A module with ID '{module}' is already registered on device '{device}'."),
+        ),
+    }
+}
+
+/// A number that grows with time, in the form of the cloud service: 100 ns units since the year 1.
+fn generation_id(now: Timestamp) -> String {
+    const UNIX_EPOCH_TICKS: u64 = 621_355_968_000_000_000;
+    (UNIX_EPOCH_TICKS + now.unix_nanos() / 100).to_string()
+}
