@@ -11,16 +11,20 @@
     reason = "this crate is the outside world: it owns the threads and reads the clocks that everything else is handed"
 )]
 
+mod channel;
 mod env;
 mod error;
+mod handshake;
 mod http;
 pub mod limits;
 mod listener;
 mod log_gate;
 mod mqtts;
+mod scratch;
 mod server;
 mod signals;
 pub mod tls;
+mod websocket;
 mod worker;
 
 pub use env::RealEnv;
@@ -28,3 +32,4 @@ pub use error::{ListenError, StartError};
 pub use limits::Limits;
 pub use server::{Server, ServerOptions, Statistics};
 pub use signals::{Signal, watch_signals};
+pub use websocket::WebSocketEndpoint;

@@ -129,6 +129,15 @@ pub const HTTP_HEAD_BYTES: usize = 64 * 1024;
 /// own.
 pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
 
+/// Bytes of a WebSocket message in all its fragments. An MQTT packet has 256 KB at most, and clients that put several into a
+/// message put what they have buffered. A longer one ends the connection (close code 1009). It is a bound of good manners:
+/// what a message holds is handed on as it arrives.
+pub const WEBSOCKET_MESSAGE_BYTES: u64 = 1024 * 1024;
+
+/// Fragments of a WebSocket message: the largest MQTT packet in fragments of 64 bytes. One more ends the connection (close
+/// code 1008).
+pub const WEBSOCKET_FRAGMENTS: u32 = 4_096;
+
 /// Most worker threads; more serve nothing.
 pub const MAX_WORKERS: usize = 256;
 

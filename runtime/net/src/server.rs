@@ -14,6 +14,7 @@ use crate::error::{ListenError, StartError};
 use crate::limits::{Limits, MAX_WORKERS};
 use crate::listener::{Accepted, accept, open};
 use crate::tls::ServerTls;
+use crate::websocket::WebSocketEndpoint;
 use crate::worker::{Shared, Threads, Worker, Workers, wait_until};
 use crate::{http, mqtts};
 
@@ -42,6 +43,10 @@ pub struct Statistics {
     pub refused: u64,
     /// TLS handshakes that failed or timed out.
     pub handshake_failures: u64,
+    /// Connections that became WebSockets.
+    pub websockets: u64,
+    /// WebSockets that ended because their client broke the framing.
+    pub websocket_violations: u64,
 }
 
 /// Worker threads and listeners. Dropping it cuts every connection; [`shutdown`](Self::shutdown) ends them in order.
@@ -77,14 +82,15 @@ impl Server {
         self.listen(address, move |worker, accepted| worker.spawn(mqtts::serve(accepted, Arc::clone(&context))))
     }
 
-    /// Serves HTTP/1.1 over TLS.
+    /// Serves HTTP/1.1 over TLS, and device protocols over WebSocket on the same port.
     pub fn listen_https(
         &self,
         address: SocketAddr,
         tls: &ServerTls,
         service: Arc<dyn HttpService>,
+        endpoints: Vec<WebSocketEndpoint>,
     ) -> Result<SocketAddr, ListenError> {
-        let context = Arc::new(http::Context { service, shared: Arc::clone(&self.shared) });
+        let context = self.http_context(service, endpoints);
         let tls = tls.clone();
         self.listen(address, move |worker, accepted| {
             worker.spawn(http::serve_tls(accepted, tls.clone(), Arc::clone(&context)));
@@ -96,10 +102,14 @@ impl Server {
         if !address.ip().is_loopback() {
             return Err(ListenError::NotLoopback { address });
         }
-        let context = Arc::new(http::Context { service, shared: Arc::clone(&self.shared) });
+        let context = self.http_context(service, Vec::new());
         self.listen(address, move |worker, accepted| {
             worker.spawn(http::serve_plain(accepted, Arc::clone(&context)));
         })
+    }
+
+    fn http_context(&self, service: Arc<dyn HttpService>, endpoints: Vec<WebSocketEndpoint>) -> Arc<http::Context> {
+        Arc::new(http::Context { service, endpoints, env: Arc::clone(&self.env), shared: Arc::clone(&self.shared) })
     }
 
     fn listen(
@@ -122,6 +132,8 @@ impl Server {
             accepted: shared.accepted.load(Ordering::Relaxed),
             refused: shared.refused.load(Ordering::Relaxed),
             handshake_failures: shared.handshake_failures.load(Ordering::Relaxed),
+            websockets: shared.websockets.load(Ordering::Relaxed),
+            websocket_violations: shared.websocket_violations.load(Ordering::Relaxed),
         }
     }
 

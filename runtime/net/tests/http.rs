@@ -91,7 +91,7 @@ impl Fixture {
         let server = support::start(limits, &RealEnv::start().unwrap());
         let service = Arc::new(Service::default());
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let secure = server.listen_https(any, &tls, service.clone()).unwrap();
+        let secure = server.listen_https(any, &tls, service.clone(), Vec::new()).unwrap();
         let plain = server.listen_http(any, service.clone()).unwrap();
         Self { server: Some(server), service, made, secure, plain }
     }

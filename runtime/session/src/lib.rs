@@ -18,6 +18,13 @@ pub use hub::{
 };
 pub use inbox::{MAX_INBOX_BYTES, MAX_INBOX_MESSAGES};
 
+/// Paths of MQTT over WebSocket (device-mqtt.md §1, provisioning-device.md §1), with `$` as it is and as some HTTP clients
+/// encode it. `/mqtt` is what the Java SDK for provisioning asks for (java-sdks.md).
+pub const WEBSOCKET_PATHS: &[&str] = &["/$iothub/websocket", "/%24iothub/websocket", "/mqtt"];
+
+/// The sub-protocol of MQTT over WebSocket (MQTT 3.1.1 §6).
+pub const WEBSOCKET_SUB_PROTOCOL: &str = "mqtt";
+
 /// Output that waits for the peer to read it; reading stops there, so a device that does not read cannot make us collect
 /// answers to its own requests.
 pub const MAX_UNWRITTEN_BYTES: usize = 256 << 10;

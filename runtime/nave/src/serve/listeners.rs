@@ -9,7 +9,7 @@ use nave_http::{Admin, Surface};
 use nave_hub::Platform;
 use nave_model::HostName;
 use nave_net::tls::{Certificates, ServerTls};
-use nave_net::{ListenError, RealEnv, Server};
+use nave_net::{ListenError, RealEnv, Server, WebSocketEndpoint};
 use nave_session::MqttFactory;
 
 use super::Settings;
@@ -48,7 +48,14 @@ pub(super) fn open(
     let token = new_token(env);
     let admin = Arc::new(Admin::new(Arc::clone(platform), &token));
     let mqtts = bind("mqtts", &config.mqtts, |address| server.listen_mqtts(address, &tls, factory.clone()))?;
-    let https = bind("https", &config.https, |address| server.listen_https(address, &tls, surface.clone()))?;
+    let websocket = WebSocketEndpoint {
+        paths: nave_session::WEBSOCKET_PATHS,
+        sub_protocol: nave_session::WEBSOCKET_SUB_PROTOCOL,
+        factory,
+    };
+    let https = bind("https", &config.https, |address| {
+        server.listen_https(address, &tls, surface.clone(), vec![websocket.clone()])
+    })?;
     let mut url = None;
     bind("admin", &config.admin, |address| {
         let bound = server.listen_http(address, admin.clone())?;

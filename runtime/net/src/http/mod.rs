@@ -1,70 +1,78 @@
-//! HTTP/1.1, with and without TLS, in front of an [`HttpService`].
+//! HTTP/1.1, with and without TLS, in front of an [`HttpService`]; and the way out of it, to WebSocket.
 //!
 //! hyper does the framing; this module adds the bounds that hyper leaves to its user, and keeps its types from getting any
 //! further.
 
 mod body;
+mod secure;
 mod stall;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use nave_http::service::{HttpService, Peer, PeerTls};
+use nave_http::service::{HttpService, Peer, PeerTls, ResponseBody};
+use nave_session::protocol::{Protocol as _, ProtocolFactory};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 
+use crate::env::RealEnv;
+use crate::handshake::{Opened, handshake};
 use crate::limits::{HTTP_HEAD_BYTES, HTTP_HEADERS};
 use crate::listener::Accepted;
+use crate::mqtts::drive;
 use crate::tls::ServerTls;
-use crate::worker::Shared;
+use crate::websocket::{Verdict, WebSocket, WebSocketEndpoint, judge};
+use crate::worker::{Shared, Unproved};
+use secure::SecureStream;
 use stall::StallGuard;
 
 /// What the connections of one listener share.
 pub(crate) struct Context {
     pub(crate) service: Arc<dyn HttpService>,
+    pub(crate) endpoints: Vec<WebSocketEndpoint>,
+    pub(crate) env: Arc<RealEnv>,
     pub(crate) shared: Arc<Shared>,
+}
+
+/// A connection that stopped speaking HTTP: its stream, what was read ahead, and who makes its protocol.
+struct Upgraded<S> {
+    stream: S,
+    ahead: Bytes,
+    factory: Arc<dyn ProtocolFactory>,
 }
 
 /// Serves one connection over TLS to its end.
 pub(crate) async fn serve_tls(accepted: Accepted, tls: ServerTls, context: Arc<Context>) {
     let Accepted { stream, address, place, unproved } = accepted;
-    let Some(stream) = watch(stream) else { return };
-    let shared = &context.shared;
-    let handshake = TlsAcceptor::from(Arc::clone(tls.config())).accept(stream);
-    let handshake = tokio::time::timeout(shared.limits.handshake, handshake);
-    let outcome = tokio::select! {
-        biased;
-        outcome = handshake => outcome,
-        () = shared.until_stop() => return,
+    let Some(Opened { channel, early }) = handshake(stream, address, &tls, &context.shared).await else { return };
+    drop(unproved);
+    let facts = channel.peer(address);
+    let peer_tls = PeerTls { server_name: facts.server_name, certificates: facts.certificates };
+    let peer = Peer { address, tls: Some(Arc::new(peer_tls)) };
+    let stream = SecureStream::new(channel, early, context.shared.limits);
+    // In a box, which is gone when the connection becomes a WebSocket and may live for months.
+    let Some(Upgraded { stream, ahead, factory }) = Box::pin(serve(stream, peer, &context)).await else {
+        return drop(place);
     };
-    let why = match outcome {
-        Ok(Ok(stream)) => {
-            drop(unproved);
-            let (_, session) = stream.get_ref();
-            let peer_tls = PeerTls {
-                server_name: session.server_name().map(str::to_ascii_lowercase),
-                certificates: session
-                    .peer_certificates()
-                    .unwrap_or_default()
-                    .iter()
-                    .map(|certificate| certificate.to_vec())
-                    .collect(),
-            };
-            serve(stream, Peer { address, tls: Some(Arc::new(peer_tls)) }, &context).await;
-            return drop(place);
+    let (channel, surplus) = stream.into_parts();
+    // The requests before are forgotten: whoever speaks now has to prove who it is.
+    let unproved = Unproved::take(&context.shared);
+    let mut protocol = Box::new(WebSocket::new(factory.accept(channel.peer(address)), Arc::clone(&context.shared)));
+    for bytes in [&ahead[..], &surplus] {
+        if !bytes.is_empty() {
+            protocol.receive(bytes);
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(_elapsed) => "timeout".to_owned(),
-    };
-    shared.handshake_failures.fetch_add(1, Ordering::Relaxed);
-    tracing::debug!(%address, %why, "TLS handshake failed");
+    }
+    let parts = (Arc::clone(&context.env), Arc::clone(&context.shared));
+    drop((ahead, surplus, factory, context, tls));
+    drive(channel, address, protocol, unproved, parts).await;
     drop(place);
 }
 
@@ -73,7 +81,8 @@ pub(crate) async fn serve_plain(accepted: Accepted, context: Arc<Context>) {
     let Accepted { stream, address, place, unproved } = accepted;
     drop(unproved);
     let Some(stream) = watch(stream) else { return };
-    serve(stream, Peer { address, tls: None }, &context).await;
+    // Without endpoints nothing is upgraded.
+    let _never = serve(stream, Peer { address, tls: None }, &context).await;
     drop(place);
 }
 
@@ -81,13 +90,32 @@ fn watch(stream: std::net::TcpStream) -> Option<TcpStream> {
     TcpStream::from_std(stream).inspect_err(|error| tracing::warn!(%error, "cannot watch a connection")).ok()
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send, peer: Peer, context: &Context) {
+async fn serve<S>(stream: S, peer: Peer, context: &Context) -> Option<Upgraded<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let shared = &context.shared;
     let limits = shared.limits;
     let address: SocketAddr = peer.address;
-    let answer = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let call = context.service.call(peer.clone(), request.map(|incoming| body::from_peer(incoming, &limits)));
-        async move { Ok::<_, Infallible>(call.await.map(body::to_peer)) }
+    let upgrade: Mutex<Option<(OnUpgrade, Arc<dyn ProtocolFactory>)>> = Mutex::new(None);
+    let answer = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
+        let has_body = !hyper::body::Body::is_end_stream(request.body());
+        let call = match judge(&request, has_body, &context.endpoints) {
+            Verdict::NotAsked => {
+                Ok(context.service.call(peer.clone(), request.map(|incoming| body::from_peer(incoming, &limits))))
+            }
+            Verdict::Refused(response) => Err(response),
+            Verdict::Accepted(response, factory) => {
+                *upgrade.lock() = Some((hyper::upgrade::on(&mut request), Arc::clone(factory)));
+                Err(response)
+            }
+        };
+        async move {
+            Ok::<_, Infallible>(match call {
+                Ok(call) => call.await.map(body::to_peer),
+                Err(response) => response.map(|text| body::to_peer(ResponseBody::from(text))),
+            })
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -95,20 +123,26 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send, peer: Peer, c
         .max_headers(HTTP_HEADERS)
         .max_header_size(HTTP_HEAD_BYTES)
         .max_buf_size(HTTP_HEAD_BYTES)
-        .serve_connection(TokioIo::new(StallGuard::new(stream, limits.write_stall)), answer);
-    let mut connection = pin!(connection);
+        .serve_connection(TokioIo::new(StallGuard::new(stream, limits.write_stall)), answer)
+        .with_upgrades();
+    let mut connection = Box::pin(connection);
     let outcome = tokio::select! {
         biased;
         () = shared.until_stop() => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout_at(shared.stop_by().into(), connection).await {
                 Ok(outcome) => outcome,
-                Err(_elapsed) => return,
+                Err(_elapsed) => return None,
             }
         }
         outcome = connection.as_mut() => outcome,
     };
     if let Err(error) = outcome {
         tracing::debug!(%address, %error, "HTTP connection ended");
+        return None;
     }
+    let (upgraded, factory) = upgrade.lock().take()?;
+    let upgraded = upgraded.await.inspect_err(|error| tracing::debug!(%address, %error, "not upgraded")).ok()?;
+    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<StallGuard<S>>>().ok()?;
+    Some(Upgraded { stream: io.into_inner().into_inner(), ahead: read_buf, factory })
 }

@@ -21,6 +21,10 @@ impl<S> StallGuard<S> {
         Self { stream, limit, waiting: None }
     }
 
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
     fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.waiting = None;

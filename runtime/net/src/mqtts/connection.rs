@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,11 @@ use nave_session::protocol::{CloseReason, Disconnect, Protocol};
 use tokio::sync::futures::Notified;
 use tokio::time::Sleep;
 
-use super::Context;
-use super::channel::{Channel, ReadEnd, Written};
+use crate::channel::{Channel, ReadEnd, Written};
+use crate::env::RealEnv;
 use crate::limits::{CLOSE_FLUSH, DRAIN, LINGER, LINGER_BYTES, READS_PER_TURN};
 use crate::tls::Step;
-use crate::worker::Unproved;
+use crate::worker::{Shared, Unproved};
 
 /// A timer that is due is not set to a time before this much later, so that a deadline in the past cannot spin.
 const TIMER_STEP: Duration = Duration::from_millis(5);
@@ -27,11 +26,12 @@ pub(super) struct Connection {
     /// `None` once the transport is gone and only the protocol still has work in flight.
     channel: Option<Channel>,
     address: SocketAddr,
-    context: Arc<Context>,
+    env: Arc<RealEnv>,
+    shared: Arc<Shared>,
     /// Held until the protocol says that the peer proved who it is.
     unproved: Option<Unproved>,
     phase: Phase,
-    /// The end of the handshake, of flushing, of lingering or of draining, depending on the phase.
+    /// The end of flushing, of lingering or of draining, depending on the phase.
     until: Option<Instant>,
     /// What the timer is set to. It is never moved to a later time, only set again when it fires: telemetry moves the
     /// keep-alive deadline all the time.
@@ -42,7 +42,6 @@ pub(super) struct Connection {
 }
 
 enum Phase {
-    Handshake,
     Open(Box<dyn Protocol>),
     /// Everything is written and our direction is closed; what still arrives is thrown away.
     Linger {
@@ -63,22 +62,24 @@ enum Flow {
 }
 
 impl Connection {
-    /// A connection whose handshake has to be over at `until`, for which the timer is set already.
+    /// A connection whose handshake is over. The timer is set to `armed`.
     pub(super) fn new(
         channel: Channel,
         address: SocketAddr,
-        context: Arc<Context>,
+        protocol: Box<dyn Protocol>,
         unproved: Unproved,
-        until: Instant,
+        (env, shared): (Arc<RealEnv>, Arc<Shared>),
+        armed: Instant,
     ) -> Self {
         Self {
             channel: Some(channel),
             address,
-            context,
+            env,
+            shared,
             unproved: Some(unproved),
-            phase: Phase::Handshake,
-            until: Some(until),
-            armed: until,
+            phase: Phase::Open(protocol),
+            until: None,
+            armed,
             registered: false,
             stopping: false,
         }
@@ -95,7 +96,7 @@ impl Connection {
         let rung = if self.registered { timer.is_elapsed() } else { timer.as_mut().poll(cx).is_ready() };
         let stop = !self.registered && stop.poll(cx).is_ready();
         self.registered = true;
-        if !self.stopping && (stop || self.context.shared.stopping()) {
+        if !self.stopping && (stop || self.shared.stopping()) {
             self.begin_stop();
         }
         if rung {
@@ -103,7 +104,6 @@ impl Connection {
         }
         for _ in 0..READS_PER_TURN {
             let flow = match self.phase {
-                Phase::Handshake => self.handshake(cx),
                 Phase::Open(_) => self.exchange(cx),
                 Phase::Linger { .. } => self.linger(cx),
                 Phase::Drain(_) => self.drain(cx),
@@ -122,49 +122,11 @@ impl Connection {
         Poll::Pending
     }
 
-    fn handshake(&mut self, cx: &mut TaskContext<'_>) -> Flow {
-        let (Some(channel), limits) = (&mut self.channel, &self.context.shared.limits) else {
-            return self.fail_handshake("closed");
-        };
-        if let Err(end) = channel.write_unsent(cx, limits) {
-            return self.fail_handshake(end);
-        }
-        let mut early = Vec::new();
-        match channel.read(cx, limits, |bytes| early.extend_from_slice(bytes)) {
-            Ok(Step::Handshaking) => Flow::Again,
-            Ok(Step::Open) => {
-                let mut protocol = self.context.factory.accept(channel.peer(self.address));
-                if !early.is_empty() {
-                    protocol.receive(&early);
-                }
-                self.phase = Phase::Open(protocol);
-                self.until = None;
-                Flow::Again
-            }
-            Ok(Step::PeerClosed) => self.fail_handshake(Disconnect::PeerClosed),
-            Err(ReadEnd::Pending) => Flow::Wait,
-            Err(ReadEnd::Over(disconnect)) => {
-                let alerted = matches!(disconnect, Disconnect::Tls(_));
-                if alerted {
-                    let _unwritten_alert = channel.write_unsent(cx, limits);
-                    channel.close_writing(cx);
-                }
-                let flow = self.fail_handshake(disconnect);
-                if alerted {
-                    // The alert tells the peer why, if it waits for that.
-                    self.phase = Phase::Linger { protocol: None, budget: LINGER_BYTES };
-                    self.until = Some(self.no_later_than_stop(LINGER));
-                }
-                flow
-            }
-        }
-    }
-
     fn exchange(&mut self, cx: &mut TaskContext<'_>) -> Flow {
-        let Self { phase: Phase::Open(protocol), channel: Some(channel), context, .. } = self else {
+        let Self { phase: Phase::Open(protocol), channel: Some(channel), shared, .. } = self else {
             return self.fail(Disconnect::PeerClosed);
         };
-        let limits = &context.shared.limits;
+        let limits = &shared.limits;
         protocol.poll(cx);
         if self.unproved.is_some() && protocol.authenticated() {
             self.unproved = None;
@@ -237,10 +199,9 @@ impl Connection {
     /// The server stops.
     fn begin_stop(&mut self) {
         self.stopping = true;
-        let stop_by = self.context.shared.stop_by();
+        let stop_by = self.shared.stop_by();
         self.until = Some(self.until.map_or(stop_by, |until| until.min(stop_by)));
         match &mut self.phase {
-            Phase::Handshake => self.phase = Phase::Done,
             Phase::Open(protocol) => protocol.shutdown(),
             Phase::Linger { .. } | Phase::Drain(_) | Phase::Done => {}
         }
@@ -251,9 +212,6 @@ impl Connection {
         let over = self.until.is_some_and(|until| until <= now);
         let stalled = self.stalled_at().is_some_and(|stalled| stalled <= now);
         match &mut self.phase {
-            Phase::Handshake if over => {
-                self.fail_handshake("timeout");
-            }
             Phase::Open(protocol) if over => {
                 let disconnect = match protocol.closing() {
                     Some(reason) if reason != CloseReason::Shutdown => Disconnect::ClosedUnflushed(reason),
@@ -261,7 +219,7 @@ impl Connection {
                 };
                 self.fail(disconnect);
             }
-            Phase::Open(_) | Phase::Handshake if stalled => {
+            Phase::Open(_) if stalled => {
                 self.fail(Disconnect::Stalled);
             }
             Phase::Linger { budget, .. } if over => *budget = 0,
@@ -277,7 +235,7 @@ impl Connection {
     fn arm(&mut self, cx: &mut TaskContext<'_>, mut timer: Pin<&mut Sleep>) {
         let own = [self.until, self.stalled_at()].into_iter().flatten().min();
         let protocol = match &self.phase {
-            Phase::Open(protocol) => protocol.deadline().map(|moment| self.context.env.instant(moment)),
+            Phase::Open(protocol) => protocol.deadline().map(|moment| self.env.instant(moment)),
             _ => None,
         };
         let Some(next) = own.into_iter().chain(protocol).min() else {
@@ -318,19 +276,8 @@ impl Connection {
                 protocol.disconnected(disconnect);
                 self.begin_drain(protocol);
             }
-            Phase::Handshake => {
-                self.phase = Phase::Handshake;
-                return self.fail_handshake(disconnect);
-            }
             other => self.phase = other,
         }
-        Flow::Again
-    }
-
-    fn fail_handshake(&mut self, why: impl std::fmt::Display) -> Flow {
-        self.context.shared.handshake_failures.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(address = %self.address, %why, "TLS handshake failed");
-        self.phase = Phase::Done;
         Flow::Again
     }
 
@@ -347,7 +294,7 @@ impl Connection {
 
     fn no_later_than_stop(&self, delay: Duration) -> Instant {
         let until = Instant::now() + delay;
-        if self.stopping { until.min(self.context.shared.stop_by()) } else { until }
+        if self.stopping { until.min(self.shared.stop_by()) } else { until }
     }
 
     fn announce(&self, disconnect: &Disconnect) {

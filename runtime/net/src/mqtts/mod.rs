@@ -1,22 +1,21 @@
-//! Device connections: TLS around a sans-I/O protocol, one task each, without a buffer while nothing happens.
+//! Device connections: a sans-I/O protocol over TLS, one task each, without a buffer while nothing happens.
 
-mod channel;
 mod connection;
-mod scratch;
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nave_session::protocol::ProtocolFactory;
-use tokio::net::TcpStream;
+use nave_session::protocol::{Protocol, ProtocolFactory};
 
+use crate::channel::Channel;
 use crate::env::RealEnv;
+use crate::handshake::{Opened, handshake};
 use crate::listener::Accepted;
-use crate::tls::{ServerTls, Session};
-use crate::worker::Shared;
-use channel::Channel;
+use crate::tls::ServerTls;
+use crate::worker::{Shared, Unproved};
 use connection::Connection;
 
 /// What the connections of one listener share.
@@ -30,27 +29,32 @@ pub(crate) struct Context {
 /// Serves one connection to its end.
 pub(crate) async fn serve(accepted: Accepted, context: Arc<Context>) {
     let Accepted { stream, address, place, unproved } = accepted;
-    let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
-        Err(error) => {
-            tracing::warn!(%error, "cannot watch a connection");
-            return;
-        }
+    let Some(Opened { channel, early }) = handshake(stream, address, &context.tls, &context.shared).await else {
+        return;
     };
-    let session = match Session::new(&context.tls) {
-        Ok(session) => session,
-        Err(error) => {
-            tracing::error!(%error, "cannot begin a TLS session");
-            return;
-        }
-    };
-    let shared = Arc::clone(&context.shared);
-    let until = Instant::now() + shared.limits.handshake;
-    let mut connection = Connection::new(Channel::new(stream, session), address, context, unproved, until);
-    let mut timer = pin!(tokio::time::sleep_until(until.into()));
+    let mut protocol = context.factory.accept(channel.peer(address));
+    if !early.is_empty() {
+        protocol.receive(&early);
+    }
+    let parts = (Arc::clone(&context.env), Arc::clone(&context.shared));
+    drop(context);
+    drive(channel, address, protocol, unproved, parts).await;
+    drop(place);
+}
+
+/// Drives a protocol over an open channel to its end.
+pub(crate) async fn drive(
+    channel: Channel,
+    address: SocketAddr,
+    protocol: Box<dyn Protocol>,
+    unproved: Unproved,
+    (env, shared): (Arc<RealEnv>, Arc<Shared>),
+) {
+    let armed = Instant::now() + shared.limits.handshake;
+    let parts = (env, Arc::clone(&shared));
+    let mut connection = Connection::new(channel, address, protocol, unproved, parts, armed);
+    let mut timer = pin!(tokio::time::sleep_until(armed.into()));
     let mut stop = pin!(shared.stop_notice());
     stop.as_mut().enable();
     poll_fn(|cx| connection.poll(cx, timer.as_mut(), stop.as_mut())).await;
-    drop(connection);
-    drop(place);
 }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use nave_env::Moment;
+use http::{Request, Response};
+use nave_env::{BoxFuture, Moment};
+use nave_http::service::{Body, HttpService, Peer, ResponseBody};
 use nave_net::tls::{Certificates, Identity, ServerTls};
-use nave_net::{Limits, RealEnv, Server, ServerOptions};
+use nave_net::{Limits, RealEnv, Server, ServerOptions, WebSocketEndpoint};
 use nave_session::protocol::{CloseReason, Disconnect, PeerFacts, Protocol, ProtocolFactory};
 use parking_lot::Mutex;
 use rustls::client::ResolvesClientCert;
@@ -231,6 +233,17 @@ impl ProtocolFactory for Factory {
     }
 }
 
+/// Answers 404.
+struct Nothing;
+
+impl HttpService for Nothing {
+    fn call(&self, _: Peer, _: Request<Body>) -> BoxFuture<Response<ResponseBody>> {
+        let mut response = Response::new(ResponseBody::from("nothing here"));
+        *response.status_mut() = http::StatusCode::NOT_FOUND;
+        Box::pin(std::future::ready(response))
+    }
+}
+
 /// A server with a scripted protocol.
 pub struct Fixture {
     pub server: Option<Server>,
@@ -238,19 +251,42 @@ pub struct Fixture {
     pub made: Made,
     pub certificates: Arc<Certificates>,
     pub opened: mpsc::UnboundedReceiver<Remote>,
+    tls: ServerTls,
+    env: Arc<RealEnv>,
 }
 
 impl Fixture {
     pub fn new(limits: Limits, script: impl Fn() -> Script + Send + Sync + 'static) -> Self {
+        let mut fixture = Self::idle(limits);
+        let (sender, opened) = mpsc::unbounded_channel();
+        let factory = Factory { env: fixture.env.clone(), script: Box::new(script), opened: sender };
+        let any = "127.0.0.1:0".parse().unwrap();
+        fixture.address = fixture.server().listen_mqtts(any, &fixture.tls, Arc::new(factory)).unwrap();
+        fixture.opened = opened;
+        fixture
+    }
+
+    /// A server without a listener.
+    fn idle(limits: Limits) -> Self {
         let made = Made::new("localhost");
         let certificates = Certificates::new(made.identity(), []);
         let tls = ServerTls::new(Arc::clone(&certificates)).unwrap();
         let env = RealEnv::start().unwrap();
-        let server = start(limits, &env);
+        let (address, opened) = ("127.0.0.1:1".parse().unwrap(), mpsc::unbounded_channel().1);
+        Self { server: Some(start(limits, &env)), address, made, certificates, opened, tls, env }
+    }
+
+    /// The same over WebSocket, beside a service that answers 404 to everything.
+    pub fn over_websocket(limits: Limits, script: impl Fn() -> Script + Send + Sync + 'static) -> Self {
+        let mut fixture = Self::idle(limits);
         let (sender, opened) = mpsc::unbounded_channel();
-        let factory = Factory { env, script: Box::new(script), opened: sender };
-        let address = server.listen_mqtts("127.0.0.1:0".parse().unwrap(), &tls, Arc::new(factory)).unwrap();
-        Self { server: Some(server), address, made, certificates, opened }
+        let factory = Factory { env: fixture.env.clone(), script: Box::new(script), opened: sender };
+        let endpoint =
+            WebSocketEndpoint { paths: &["/$iothub/websocket"], sub_protocol: "mqtt", factory: Arc::new(factory) };
+        let (any, tls) = ("127.0.0.1:0".parse().unwrap(), &fixture.tls);
+        fixture.address = fixture.server().listen_https(any, tls, Arc::new(Nothing), vec![endpoint]).unwrap();
+        fixture.opened = opened;
+        fixture
     }
 
     pub fn echo() -> Self {

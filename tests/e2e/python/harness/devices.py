@@ -82,16 +82,17 @@ def from_certificate(host: str, device_id: str, certificate: Certificate, ca: st
         X509(certificate_file, key_file), host, device_id, server_verification_cert=_read(ca), **options)
 
 
-def provisioning_with_key(host: str, scope: str, registration_id: str, key: str, ca: str) -> ProvisioningDeviceClient:
+def provisioning_with_key(host: str, scope: str, registration_id: str, key: str, ca: str,
+                          **options) -> ProvisioningDeviceClient:
     return ProvisioningDeviceClient.create_from_symmetric_key(
-        host, registration_id, scope, key, server_verification_cert=_read(ca))
+        host, registration_id, scope, key, server_verification_cert=_read(ca), **options)
 
 
 def provisioning_with_certificate(host: str, scope: str, registration_id: str, certificate: Certificate, ca: str,
-                                  chain: bool = True) -> ProvisioningDeviceClient:
+                                  chain: bool = True, **options) -> ProvisioningDeviceClient:
     certificate_file, key_file = certificate.files(chain)
     return ProvisioningDeviceClient.create_from_x509_certificate(
-        host, registration_id, scope, X509(certificate_file, key_file), server_verification_cert=_read(ca))
+        host, registration_id, scope, X509(certificate_file, key_file), server_verification_cert=_read(ca), **options)
 
 
 def register(client: ProvisioningDeviceClient):

@@ -5,13 +5,13 @@ use std::cell::RefCell;
 use crate::limits::{MAX_INCOMPLETE, OUTPUT_BATCH, READ_BUFFER};
 
 /// Buffers for one turn of one connection. Nothing in them survives the turn.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     /// What arrives, behind what a connection kept of an incomplete record.
-    pub(super) read: Box<[u8]>,
+    pub(crate) read: Box<[u8]>,
     /// Output before it is encrypted.
-    pub(super) plain: Vec<u8>,
+    pub(crate) plain: Vec<u8>,
     /// Output as it is written.
-    pub(super) sealed: Vec<u8>,
+    pub(crate) sealed: Vec<u8>,
 }
 
 /// Capacity above which an output buffer is given back after an unusually large packet.
@@ -26,7 +26,7 @@ thread_local! {
 }
 
 /// Lends the thread's buffers; the output buffers are empty.
-pub(super) fn with<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+pub(crate) fn with<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| {
         let result = work(scratch);
         for buffer in [&mut scratch.plain, &mut scratch.sealed] {

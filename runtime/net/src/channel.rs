@@ -9,12 +9,12 @@ use nave_session::protocol::{Disconnect, PeerFacts, Protocol};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::scratch;
 use crate::limits::{Limits, OUTPUT_BATCH, READ_BUFFER};
+use crate::scratch;
 use crate::tls::{Session, Step};
 
 /// The transport of one connection.
-pub(super) struct Channel {
+pub(crate) struct Channel {
     stream: TcpStream,
     session: Session,
     /// Encrypted output that the socket did not take.
@@ -26,7 +26,7 @@ pub(super) struct Channel {
 }
 
 /// How far [`Channel::write`] came.
-pub(super) enum Written {
+pub(crate) enum Written {
     /// Everything; the protocol has nothing more.
     All,
     /// A batch; the protocol has more.
@@ -36,7 +36,7 @@ pub(super) enum Written {
 }
 
 /// Why [`Channel::read`] brought nothing.
-pub(super) enum ReadEnd {
+pub(crate) enum ReadEnd {
     /// Nothing is there; a waker is registered.
     Pending,
     /// Nothing will come.
@@ -44,17 +44,17 @@ pub(super) enum ReadEnd {
 }
 
 impl Channel {
-    pub(super) fn new(stream: TcpStream, session: Session) -> Self {
+    pub(crate) fn new(stream: TcpStream, session: Session) -> Self {
         Self { stream, session, unsent: Vec::new(), sent: 0, stalled_at: None }
     }
 
     /// When the peer must have taken something; `None` while nothing waits for it.
-    pub(super) fn stalled_at(&self) -> Option<Instant> {
+    pub(crate) fn stalled_at(&self) -> Option<Instant> {
         self.stalled_at
     }
 
     /// What the handshake proved.
-    pub(super) fn peer(&self, address: SocketAddr) -> PeerFacts {
+    pub(crate) fn peer(&self, address: SocketAddr) -> PeerFacts {
         PeerFacts {
             address,
             server_name: self.session.server_name(),
@@ -64,7 +64,7 @@ impl Channel {
     }
 
     /// Reads once and gives what that decrypts to `plaintext`. What TLS itself has to answer is written, or queued.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         cx: &mut Context<'_>,
         limits: &Limits,
@@ -92,7 +92,7 @@ impl Channel {
     }
 
     /// Writes what is unsent and then a batch of what the protocol gives, in one write.
-    pub(super) fn write(
+    pub(crate) fn write(
         &mut self,
         cx: &mut Context<'_>,
         limits: &Limits,
@@ -121,8 +121,28 @@ impl Channel {
         Ok(if more { Written::Some } else { Written::All })
     }
 
+    /// Encrypts and writes a batch of `plaintext`, unless earlier output waits for the peer; a waker is registered then. The
+    /// result says how much was taken: all of that is on its way, or unsent here.
+    pub(crate) fn write_plaintext(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: &Limits,
+        plaintext: &[u8],
+    ) -> Poll<Result<usize, Disconnect>> {
+        if !self.write_unsent(cx, limits)? {
+            return Poll::Pending;
+        }
+        let batch = plaintext.get(..OUTPUT_BATCH).unwrap_or(plaintext);
+        scratch::with(|scratch| {
+            let sealed = self.session.seal(batch, &mut scratch.sealed);
+            sealed.map_err(|error| Disconnect::Tls(error.to_string()))?;
+            self.send(cx, limits, &scratch.sealed)
+        })?;
+        Poll::Ready(Ok(batch.len()))
+    }
+
     /// Writes what is unsent. True once there is nothing; otherwise a waker is registered.
-    pub(super) fn write_unsent(&mut self, cx: &mut Context<'_>, limits: &Limits) -> Result<bool, Disconnect> {
+    pub(crate) fn write_unsent(&mut self, cx: &mut Context<'_>, limits: &Limits) -> Result<bool, Disconnect> {
         while let Some(rest) = self.unsent.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut self.stream).poll_write(cx, rest) {
                 Poll::Ready(Ok(written)) => {
@@ -143,7 +163,7 @@ impl Channel {
     }
 
     /// Tells the peer that we send no more. A courtesy: a peer whose window is full does without.
-    pub(super) fn announce_end(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn announce_end(&mut self, cx: &mut Context<'_>) {
         scratch::with(|scratch| {
             if self.unsent.is_empty() && self.session.close(&mut scratch.sealed).is_ok() {
                 let _ = Pin::new(&mut self.stream).poll_write(cx, &scratch.sealed);
@@ -152,7 +172,7 @@ impl Channel {
     }
 
     /// Closes our direction of the connection.
-    pub(super) fn close_writing(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn close_writing(&mut self, cx: &mut Context<'_>) {
         // Ready at once for TCP; an error means that the peer is gone, which reading shows next.
         let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
         self.unsent = Vec::new();
@@ -161,7 +181,7 @@ impl Channel {
     }
 
     /// Reads and forgets. Ready once the peer closed, or sent `budget` bytes.
-    pub(super) fn throw_away(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Poll<()> {
+    pub(crate) fn throw_away(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Poll<()> {
         scratch::with(|scratch| {
             while *budget > 0 {
                 let mut room = ReadBuf::new(&mut scratch.read);
