@@ -86,20 +86,18 @@ impl Hub {
         Err(CommitError::Conflict { key, current: None }.into())
     }
 
-    /// Removes the record of `identity` with its session, if `condition` holds; a device with modules stays, and the answer
+    /// Removes the record of `identity` with its session, if `check` allows it; a device with modules stays, and the answer
     /// is false. To be called within the lane of `identity`.
     ///
     /// # Errors
     ///
-    /// 404; 412 if `condition` does not hold.
-    pub(crate) async fn remove(&self, identity: &Identity, condition: &IfMatch) -> Result<bool, HubError> {
+    /// 404, and those of `check`.
+    pub(crate) async fn remove(&self, identity: &Identity, check: &Check<'_>) -> Result<bool, HubError> {
         let key = self.keys.identity(identity);
         let session_key = self.keys.session(&identity.to_string());
         for _ in 0..MAX_COMMIT_ATTEMPTS {
             let (record, revision) = self.require(identity).await?;
-            if !condition.holds_for(IdentityEtag::new(record.etag)) {
-                return Err(HubError::precondition_failed());
-            }
+            check(&record)?;
             // Read after the record, whose revision is guarded and moves with every module that is created.
             if !identity.is_module() && !self.modules_of(identity).await?.is_empty() {
                 return Ok(false);
@@ -135,6 +133,17 @@ impl Hub {
             }
         }
         Err(CommitError::Conflict { key, current: None }.into())
+    }
+}
+
+/// Whether a record may be removed: asked about the very revision that is removed.
+pub(crate) type Check<'c> = dyn Fn(&DeviceRecord) -> Result<(), HubError> + Send + Sync + 'c;
+
+/// The check of an entity tag: 412 for a stale one.
+pub(crate) fn matches(condition: &IfMatch) -> impl Fn(&DeviceRecord) -> Result<(), HubError> + Send + Sync {
+    move |record| match condition.holds_for(IdentityEtag::new(record.etag)) {
+        true => Ok(()),
+        false => Err(HubError::precondition_failed()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use nave_model::{Authentication, DeviceId, DeviceRecord, DeviceStatus, Identity, IdentityEtag, IfMatch, ModuleId};
 
-use crate::aggregate::MAX_MODULES;
+use crate::aggregate::{MAX_MODULES, matches};
 use crate::credentials::AuthenticationInput;
 use crate::error::{ErrorCode, HubError};
 use crate::hub::{Hub, decode};
@@ -132,7 +132,7 @@ impl Hub {
         self.require_enabled_owner(&identity).await?;
         refuse_system_module(module)?;
         let _lane = self.lanes.enter(&identity).await;
-        self.remove(&identity, condition).await.map_err(module_not_found)?;
+        self.remove(&identity, &matches(condition)).await.map_err(module_not_found)?;
         Ok(())
     }
 
@@ -153,7 +153,7 @@ impl Hub {
                 continue;
             }
             let _lane = self.lanes.enter(&identity).await;
-            match self.remove(&identity, &IfMatch::Any).await {
+            match self.remove(&identity, &|_| Ok(())).await {
                 Err(error) if error.code != ErrorCode::DeviceNotFound => return Err(error),
                 _ => {}
             }

@@ -6,6 +6,7 @@ use nave_model::{DeviceId, DeviceRecord, DeviceStatus, Identity, IdentityEtag, I
 use nave_store::CommitError;
 use serde_json::Value;
 
+use crate::aggregate::{Check, matches};
 use crate::credentials::AuthenticationInput;
 use crate::edge::{ScopeInput, first_scopes, next_scopes};
 use crate::error::{ErrorCode, HubError};
@@ -118,10 +119,15 @@ impl Hub {
     /// 412 without `If-Match` or for a stale tag, 404.
     pub async fn delete_device(&self, device: &DeviceId, condition: &IfMatch) -> Result<(), HubError> {
         needs_if_match(condition, "device")?;
+        self.delete_device_if(device, &matches(condition)).await
+    }
+
+    /// Deletes a device whose record is as `check` wants it.
+    pub(crate) async fn delete_device_if(&self, device: &DeviceId, check: &Check<'_>) -> Result<(), HubError> {
         let identity = Identity::device(device.clone());
         let _lane = self.lanes.enter(&identity).await;
         for _ in 0..MAX_COMMIT_ATTEMPTS {
-            if self.remove(&identity, condition).await? {
+            if self.remove(&identity, check).await? {
                 return Ok(());
             }
             self.remove_modules(&identity, false).await?;

@@ -4,20 +4,19 @@
 //! 1. The device in the assigned hub is created or brought up to date. Until step 2 the registration on record still points
 //!    to the old hub, so a repetition finds the twin where it was.
 //! 2. The registration becomes the new one; it names what is to be removed, and a marker says so.
-//! 3. The device is removed from the hub that it left, then registration and marker are cleared.
+//! 3. The device is removed from the hub that it left ([`migrate`](super::migrate)), then registration and marker are
+//!    cleared.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nave_engine::provisioning::{Assignment, DeviceData, Migration};
-use nave_model::{
-    DeviceAddress, DeviceId, DeviceRecord, DeviceStatus, EnrollmentKind, Identity, IfMatch, RegistrationId,
-    RegistrationRecord, SectionRecord,
-};
+use nave_engine::provisioning::{Assignment, DeviceData};
+use nave_model::{CopiedTwin, DeviceId, DeviceRecord, EnrollmentKind, Identity, RegistrationId, RegistrationRecord};
 use nave_store::{CommitError, Expect, Guard, Put, Revision};
 
 use super::Provisioning;
 use super::attest::DeviceCredentials;
+use super::migrate::{copied, keep_growing, take_twin};
 use crate::edge::{ScopeInput, first_scopes, next_scopes};
 use crate::error::{ErrorCode, HubError};
 use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, put};
@@ -27,12 +26,12 @@ use crate::session::CloseReason;
 const RECOVERY_PAGE: usize = 500;
 
 impl Provisioning {
-    /// Step 1.
+    /// Step 1. Returns what was copied from the hub that the device leaves, if anything was.
     pub(crate) async fn place_device(
         &self,
         assignment: &Assignment,
         credentials: &DeviceCredentials,
-    ) -> Result<(), HubError> {
+    ) -> Result<Option<CopiedTwin>, HubError> {
         let hub = self.linked(&assignment.device.hub)?;
         let device = DeviceId::parse(&assignment.device.device_id)
             .map(Identity::device)
@@ -40,6 +39,10 @@ impl Provisioning {
         let initial = assignment.initial_twin_json.as_deref();
         let source = match &assignment.data {
             DeviceData::Migrate(migration) => self.source_twin(migration).await?,
+            _ => None,
+        };
+        let copied = match (&source, &assignment.data) {
+            (Some(source), DeviceData::Migrate(migration)) => Some(copied(source, migration.initial_twin_wins)),
             _ => None,
         };
         for _ in 0..MAX_COMMIT_ATTEMPTS {
@@ -51,7 +54,7 @@ impl Provisioning {
                 record.iot_edge = assignment.iot_edge;
                 first_scopes(&mut record, &ScopeInput::default())?;
                 match hub.create_device(record).await {
-                    Ok(_) => return Ok(()),
+                    Ok(_) => return Ok(copied),
                     Err(error) if error.code == ErrorCode::DeviceAlreadyExists => continue,
                     Err(error) => return Err(error),
                 }
@@ -63,11 +66,11 @@ impl Provisioning {
                 }
             };
             if fresh.is_none() && current.authentication == credentials.authentication {
-                return Ok(());
+                return Ok(copied);
             }
             match self.update_device(hub, &device, assignment, credentials, fresh, source.as_ref()).await {
                 Err(error) if error.code == ErrorCode::DeviceNotFound => {}
-                updated => return updated,
+                updated => return updated.map(|()| copied),
             }
         }
         Err(HubError::internal(format_args!("device {device} is created and deleted over and over")))
@@ -159,7 +162,8 @@ impl Provisioning {
                 return Ok(());
             };
             if let Some(removal) = record.removal.take() {
-                self.remove_device(&removal).await?;
+                let assigned = record.hub.as_deref().zip(record.device_id.as_deref());
+                self.remove_source(&removal, assigned).await?;
             }
             let key = self.keys.registration(id.as_str());
             let guards = vec![Guard { key: key.clone(), expect: Expect::At(revision) }];
@@ -170,16 +174,6 @@ impl Provisioning {
             }
         }
         Err(CommitError::Conflict { key: self.keys.registration(id.as_str()), current: None }.into())
-    }
-
-    async fn remove_device(&self, address: &DeviceAddress) -> Result<(), HubError> {
-        let (Some(hub), Ok(device)) = (self.hub(&address.hub), DeviceId::parse(&address.device_id)) else {
-            return Ok(());
-        };
-        match hub.delete_device(&device, &IfMatch::Any).await {
-            Err(error) if error.code != ErrorCode::DeviceNotFound => Err(error),
-            _ => Ok(()),
-        }
     }
 
     /// Finishes the removals that a crash interrupted. To be called once when the service starts.
@@ -206,29 +200,4 @@ impl Provisioning {
     pub(crate) fn linked(&self, name: &str) -> Result<&Arc<Hub>, HubError> {
         self.hub(name).ok_or_else(|| HubError::internal(format_args!("the assigned hub `{name}` is not linked")))
     }
-
-    async fn source_twin(&self, migration: &Migration) -> Result<Option<DeviceRecord>, HubError> {
-        let Some(hub) = self.hub(&migration.source.hub) else { return Ok(None) };
-        let Ok(device) = DeviceId::parse(&migration.source.device_id) else { return Ok(None) };
-        let loaded = hub.load(&Identity::device(device)).await?;
-        Ok(loaded.map(|(record, _)| record))
-    }
-}
-
-fn take_twin(record: &mut DeviceRecord, source: &DeviceRecord, migration: &Migration) {
-    record.twin.reported = source.twin.reported.clone();
-    record.twin.model_id.clone_from(&source.twin.model_id);
-    if !migration.initial_twin_wins {
-        record.twin.tags = source.twin.tags.clone();
-        record.twin.tags_size = source.twin.tags_size;
-        record.twin.desired = source.twin.desired.clone();
-    }
-    if source.status == DeviceStatus::Disabled {
-        record.status = DeviceStatus::Disabled;
-        record.status_reason.clone_from(&source.status_reason);
-    }
-}
-
-fn keep_growing(section: &mut SectionRecord, before: &SectionRecord) {
-    section.version = section.version.max(before.version + 1);
 }

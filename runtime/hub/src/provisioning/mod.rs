@@ -4,6 +4,7 @@ mod allocate;
 mod apply;
 mod attest;
 mod enrollment;
+mod migrate;
 mod register;
 mod view;
 

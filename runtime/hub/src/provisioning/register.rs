@@ -13,7 +13,7 @@ use nave_engine::provisioning::{
 };
 use nave_model::{
     AttestationRecord, DeviceAddress, EnrollmentKind, EnrollmentRecord, FormatVersion, Json, RegistrationId,
-    RegistrationRecord, RegistrationStatus, Substatus,
+    RegistrationRecord, RegistrationStatus, Removal, Substatus,
 };
 use nave_store::Revision;
 use serde_json::Value;
@@ -186,7 +186,7 @@ impl Provisioning {
             }
             Decision::Assigned(assignment) => {
                 let credentials = attested.verdict.as_ref().map_err(|reason| unauthorized().with_detail(reason))?;
-                self.place_device(&assignment, credentials).await?;
+                let copied = self.place_device(&assignment, credentials).await?;
                 let mut record = self.record(&context, RegistrationStatus::Assigned)?;
                 record.substatus = Some(substatus(assignment.substatus));
                 record.certificate.clone_from(&credentials.certificate);
@@ -194,7 +194,10 @@ impl Provisioning {
                 record.device_id = Some(assignment.device.device_id);
                 record.payload = assignment.payload_json.map(crate::twin::json).transpose()?;
                 let remove = assignment.remove.filter(|_| !matches!(assignment.data, DeviceData::Keep));
-                record.removal = remove.map(|address| DeviceAddress { hub: address.hub, device_id: address.device_id });
+                record.removal = remove.map(|address| Removal {
+                    address: DeviceAddress { hub: address.hub, device_id: address.device_id },
+                    copied,
+                });
                 self.commit_registration(&context, &record).await?;
                 if record.removal.is_some() {
                     self.finish_removal(id).await?;

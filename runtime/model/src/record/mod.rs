@@ -24,7 +24,7 @@ pub use enrollment::{
     AttestationRecord, CaRecord, CertificateText, EnrollmentKind, EnrollmentRecord, Reprovision, Webhook,
 };
 pub use key::{Keys, MAX_TENANT_LENGTH, Tenant};
-pub use registration::{DeviceAddress, RegistrationRecord, RegistrationStatus, Substatus};
+pub use registration::{CopiedTwin, DeviceAddress, RegistrationRecord, RegistrationStatus, Removal, Substatus};
 
 /// The version that this code writes, and the newest that it reads.
 pub const RECORD_VERSION: u32 = 1;

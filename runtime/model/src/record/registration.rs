@@ -46,7 +46,7 @@ pub struct RegistrationRecord {
     pub payload: Option<Json>,
     /// A device to be removed from the hub that it left: work of this registration that is not done yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub removal: Option<DeviceAddress>,
+    pub removal: Option<Removal>,
     /// Entity tag, without quotes.
     pub etag: String,
     /// When the device first registered.
@@ -65,6 +65,34 @@ pub struct DeviceAddress {
     pub hub: String,
     /// The device's id there.
     pub device_id: String,
+}
+
+/// A device that is to be removed from the hub that it left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Removal {
+    /// Where it still is.
+    #[serde(flatten)]
+    pub address: DeviceAddress,
+    /// What of it has moved to the assigned hub; `None` if nothing moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<CopiedTwin>,
+}
+
+/// How far a twin has been copied: what was written to it afterwards has to follow before it is removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CopiedTwin {
+    /// The generation of the device that was copied.
+    pub generation_id: String,
+    /// [`DeviceRecord::etag`](super::DeviceRecord::etag) at that time.
+    pub identity_etag: u64,
+    /// [`TwinRecord::etag`](super::TwinRecord::etag), which moves with tags and desired properties.
+    pub twin_etag: u64,
+    /// `$version` of the reported properties.
+    pub reported_version: u64,
+    /// Whether tags and desired properties stay behind.
+    pub reported_only: bool,
 }
 
 /// Where a registration stands.

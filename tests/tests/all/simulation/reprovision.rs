@@ -71,6 +71,41 @@ fn a_migrated_twin_survives_a_crash_between_any_two_commits() {
     });
 }
 
+/// The hub that a device leaves takes changes until it is removed there. What it acknowledged moves along.
+#[test]
+fn what_the_old_hub_acknowledges_meanwhile_moves_along() {
+    let policy = Reprovision { update_hub_assignment: true, migrate_device_data: true };
+    let mut acknowledged = Vec::new();
+    for commits in 0..MOST_COMMITS {
+        let world = World::new(u64::from(commits));
+        let finished = world.simulation.run(async {
+            let (host, other) = (world.start("host-a").await, world.start("host-b").await);
+            let keys = world.enroll_in(&host, &HUBS[..1], Some(policy)).await.derive(ID);
+            Connection::register(&world, &host, ID, &keys).await.unwrap();
+            world.enroll_in(&host, &HUBS[1..], Some(policy)).await;
+            world.store.set(Some(commits));
+            drop(Connection::register(&world, &host, ID, &keys).await);
+            world.store.set(None);
+            let update = r#"{"tags":{"late":true},"properties":{"desired":{"m":43}}}"#;
+            let identity = Identity::parse(ID).unwrap();
+            let late = hub(&other, HUBS[0]).update_twin(&identity, TwinUpdate::Patch, update, &IfMatch::None).await;
+            world.crash(&host);
+            let host = world.start("host-a").await;
+            assert_eq!(Connection::register(&world, &host, ID, &keys).await.unwrap(), HUBS[1]);
+            assert!(twin(&host, HUBS[0]).await.is_err(), "still in the hub that it left, after {commits} commits");
+            let twin: Value = serde_json::from_str(&twin(&host, HUBS[1]).await.unwrap().json).unwrap();
+            if late.is_ok() {
+                assert_eq!(twin["properties"]["desired"]["m"], 43, "after {commits} commits: {twin}");
+                assert_eq!(twin["tags"]["late"], true, "after {commits} commits: {twin}");
+            }
+            late.is_ok()
+        });
+        acknowledged.push(finished.unwrap());
+    }
+    assert!(acknowledged.iter().filter(|is_acknowledged| **is_acknowledged).count() > 2, "{acknowledged:?}");
+    assert_eq!(acknowledged.last(), Some(&false), "the last rounds move undisturbed");
+}
+
 #[test]
 fn a_reset_leaves_nothing_whatever_crashes() {
     after_every_crash(Reprovision { update_hub_assignment: true, migrate_device_data: false }, |commits, twin| {
