@@ -26,6 +26,23 @@ pub fn component(name: &str) -> Result<Vec<u8>> {
     fs::read(&file).with_context(|| format!("{}: run `cargo xtask components`", file.display()))
 }
 
+/// The program under test: `NAVE_BIN`, else what `cargo xtask build` makes.
+#[must_use]
+pub fn binary() -> PathBuf {
+    env::var_os("NAVE_BIN").map_or_else(|| target().join("release/nave"), PathBuf::from)
+}
+
+/// What `cargo xtask policies` made of the templates for policies.
+#[must_use]
+pub fn policies() -> PathBuf {
+    target().join("policies")
+}
+
+/// Cargo's target directory.
+fn target() -> PathBuf {
+    root().join(env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from))
+}
+
 /// The names of all functions: the folders in `functions/` that hold a crate, in alphabetical order.
 ///
 /// # Errors

@@ -7,7 +7,9 @@
 mod build;
 mod components;
 mod debian;
+mod generate;
 mod lint;
+mod policies;
 mod process;
 mod tally;
 mod test;
@@ -19,6 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use crate::process::step;
 use crate::wasm_toolchain::Choice;
 use crate::workspace::Workspace;
 
@@ -32,6 +35,8 @@ Commands:
   test [OPTIONS] [FILTER]  Set up and run all tests
   build                    Set up and build the optimised binary target/release/nave
   components               Build functions/* to WebAssembly components in target/components
+  policies                 Make, test and build a project of each template of `nave policy new`
+  generate                 Write the files that are made from others: policy reference, C bindings
   setup                    Install what building and testing need, and nothing else
   lint                     Check formatting, clippy warnings, licences and dependencies
   bench [ARGS..]           Run the benchmarks (arguments go to criterion)
@@ -66,6 +71,7 @@ Usage: cargo xtask test [--quick] [--only PART]... [FILTER]
 Parts, in this order; the first that fails ends the run:
   lint     formatting and clippy (warnings are errors)
   rust     components, then `cargo test --release` over the workspace (but the benchmarks)
+  policies the templates of `nave policy new` with each language's tools, and the commands that work with policies
   python   the official Python SDKs against the built binary (tests/e2e/python, pytest)
   node     the official Node.js SDKs against the built binary (tests/e2e/node, node --test)
 
@@ -105,6 +111,26 @@ NAVE_COMPONENTS names another folder than target/components, for the engine's bu
 Options:
   --toolchain T    rustup: the Rust target of rustup's toolchain; debian: Debian's compiler and library source.
                    Without it, the first that is there or can be installed (see `cargo xtask help setup`)";
+
+const HELP_POLICIES: &str = "\
+Make, test and build a project of each template of `nave policy new`.
+
+Usage: cargo xtask policies
+
+Builds the binary, makes a project of each template in target/policies, and runs every command of its README.md there: the
+language's tools are installed, the unit tests run, the component is built, checked and tested. The components are then
+target/policies/NAME.wasm. A project whose template has not changed is left as it is.
+
+Installed are: from PyPI componentize-py, from npm jco and componentize-js, each inside its project; on Debian the packages
+clang, lld, make and python3-venv, where they are missing.";
+
+const HELP_GENERATE: &str = "\
+Write the files that are made from others.
+
+Usage: cargo xtask generate
+
+docs/src/policies/reference.md and the C bindings of the template for policies are made from wit/allocation. They are
+committed; a test fails when they are out of date.";
 
 const HELP_SETUP: &str = "\
 Install what building and testing need.
@@ -185,6 +211,18 @@ fn run(args: &[String]) -> Result<()> {
             let toolchain = wasm_toolchain::obtain(&workspace, choice)?;
             components::build(&workspace, &toolchain)
         }
+        "policies" => {
+            no_arguments(command, rest)?;
+            let workspace = Workspace::find()?;
+            let toolchain = step("WebAssembly toolchain", || wasm_toolchain::obtain(&workspace, Choice::Any))?;
+            components::build(&workspace, &toolchain)?;
+            build::binary(&workspace)?;
+            policies::build(&workspace, &toolchain)
+        }
+        "generate" => {
+            no_arguments(command, rest)?;
+            generate::run(&Workspace::find()?)
+        }
         "setup" => {
             no_arguments(command, rest)?;
             let workspace = Workspace::find()?;
@@ -205,6 +243,8 @@ fn help_for(topic: &str) -> Result<&'static str> {
         "test" => HELP_TEST,
         "build" => HELP_BUILD,
         "components" => HELP_COMPONENTS,
+        "policies" => HELP_POLICIES,
+        "generate" => HELP_GENERATE,
         "setup" => HELP_SETUP,
         "lint" => HELP_LINT,
         "bench" => HELP_BENCH,
@@ -247,7 +287,10 @@ mod tests {
             .take_while(|line| !line.is_empty())
             .filter_map(|line| line.split_whitespace().next())
             .collect();
-        assert_eq!(listed, ["serve", "test", "build", "components", "setup", "lint", "bench", "help"]);
+        assert_eq!(
+            listed,
+            ["serve", "test", "build", "components", "policies", "generate", "setup", "lint", "bench", "help"]
+        );
         for command in listed {
             help_for(command).unwrap();
         }

@@ -12,7 +12,7 @@ use crate::process::{cargo, human, line, note, program, step};
 use crate::tally::{self, Runner, Tally};
 use crate::wasm_toolchain::{self, Choice};
 use crate::workspace::Workspace;
-use crate::{build, lint, test_env};
+use crate::{build, lint, policies, test_env};
 
 /// pytest's exit code for "no test was selected".
 const PYTEST_NOTHING: i32 = 5;
@@ -28,6 +28,7 @@ pub(crate) struct Options {
 enum Part {
     Lint,
     Rust,
+    Policies,
     Python,
     Node,
 }
@@ -43,9 +44,10 @@ impl Options {
                 "--only" => parts.push(match args.next().map(String::as_str) {
                     Some("lint") => Part::Lint,
                     Some("rust") => Part::Rust,
+                    Some("policies") => Part::Policies,
                     Some("python") => Part::Python,
                     Some("node") => Part::Node,
-                    _ => bail!("--only is `lint`, `rust`, `python` or `node`"),
+                    _ => bail!("--only is `lint`, `rust`, `policies`, `python` or `node`"),
                 }),
                 flag if flag.starts_with('-') => bail!("`test` has no option `{flag}`; see `cargo xtask help test`"),
                 _ if filter.is_some() => bail!("`test` takes one FILTER, and `{arg}` would be a second"),
@@ -53,7 +55,7 @@ impl Options {
             }
         }
         if parts.is_empty() {
-            parts = vec![Part::Lint, Part::Rust, Part::Python, Part::Node];
+            parts = vec![Part::Lint, Part::Rust, Part::Policies, Part::Python, Part::Node];
         }
         Ok(Self { parts, filter })
     }
@@ -101,6 +103,12 @@ fn parts(workspace: &Workspace, options: &Options, total: &mut Tally) -> Result<
     if options.wants(Part::Rust) {
         part("Rust tests", &mut rust(workspace, options), Runner::Cargo, options, total)?;
     }
+    if options.wants(Part::Policies) || options.wants(Part::Python) {
+        policies::build(workspace, &toolchain)?;
+    }
+    if options.wants(Part::Policies) {
+        part("policies", &mut policy_tests(workspace, options), Runner::Cargo, options, total)?;
+    }
     let (python, node) = (workspace.root.join("tests/e2e/python"), workspace.root.join("tests/e2e/node"));
     let python_there = options.wants(Part::Python) && contains_file(&python, is_python_test);
     let node_there = options.wants(Part::Node) && contains_file(&node, is_node_test);
@@ -140,6 +148,22 @@ fn part(title: &str, command: &mut Command, runner: Runner, options: &Options, t
 fn rust(workspace: &Workspace, options: &Options) -> Command {
     let mut command = cargo(workspace);
     command.args(["test", "--release", "--workspace", "--exclude", "nave-bench"]);
+    if tally::colour() {
+        command.arg("--color=always");
+    }
+    hub_environment(&mut command, workspace);
+    command.args(&options.filter);
+    if tally::colour() {
+        command.args(["--", "--color=always"]);
+    }
+    command
+}
+
+/// The tests of what `policies::build` made. They are in a binary that `cargo test` does not run by itself.
+fn policy_tests(workspace: &Workspace, options: &Options) -> Command {
+    let mut command = cargo(workspace);
+    // The whole workspace, as everything else here: another selection would compile many dependencies once more.
+    command.args(["test", "--release", "--workspace", "--exclude", "nave-bench", "--test", "policies"]);
     if tally::colour() {
         command.arg("--color=always");
     }
@@ -216,7 +240,7 @@ mod tests {
     #[test]
     fn without_options_everything_runs() {
         let options = parse(&[]).unwrap();
-        for part in [Part::Lint, Part::Rust, Part::Python, Part::Node] {
+        for part in [Part::Lint, Part::Rust, Part::Policies, Part::Python, Part::Node] {
             assert!(options.wants(part), "{part:?}");
         }
         assert_eq!(options.filter, None);

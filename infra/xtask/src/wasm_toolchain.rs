@@ -72,15 +72,29 @@ impl WasmToolchain {
         let mut command = cargo(workspace);
         command.arg("build").args(["--target", TARGET, "--profile", "component"]);
         command.env("CARGO_TARGET_DIR", self.target_dir(workspace));
-        command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", &self.linker);
         command.env_remove("RUSTFLAGS").env_remove("CARGO_BUILD_RUSTFLAGS");
-        command.env("CARGO_ENCODED_RUSTFLAGS", self.rustflags(workspace).join("\x1f"));
         if self.kind == Kind::Debian {
             command.args(["-Z", "build-std=std,panic_abort"]);
-            command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
             command.env_remove("RUSTC_WRAPPER").env_remove("RUSTC_WORKSPACE_WRAPPER");
         }
+        command.envs(self.variables(workspace));
         command
+    }
+
+    /// The variables that make a plain `cargo build --target wasm32-unknown-unknown` use this toolchain.
+    pub(crate) fn variables(&self, workspace: &Workspace) -> Vec<(&'static str, String)> {
+        let mut variables = vec![
+            ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", self.linker.display().to_string()),
+            ("CARGO_ENCODED_RUSTFLAGS", self.rustflags(workspace).join("\x1f")),
+        ];
+        if self.kind == Kind::Debian {
+            variables.extend([
+                ("RUSTC", DEBIAN_RUSTC.to_owned()),
+                ("RUSTC_BOOTSTRAP", "1".to_owned()),
+                ("CARGO_UNSTABLE_BUILD_STD", "std,panic_abort".to_owned()),
+            ]);
+        }
+        variables
     }
 
     /// Where cargo puts the linked components.

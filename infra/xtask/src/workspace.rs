@@ -48,6 +48,18 @@ impl Workspace {
         self.target.join("release").join(if cfg!(windows) { "nave.exe" } else { "nave" })
     }
 
+    /// Where the projects are made of the templates of `nave policy new`, and their components.
+    pub(crate) fn policies(&self) -> PathBuf {
+        self.target.join("policies")
+    }
+
+    /// `PATH` with the optimised binary first.
+    pub(crate) fn path_with_binary(&self) -> Result<OsString> {
+        let binary = self.binary().parent().map(Path::to_path_buf);
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::join_paths(binary.into_iter().chain(env::split_paths(&path))).context("PATH cannot be extended")
+    }
+
     /// The virtual environment's Python.
     pub(crate) fn python(&self) -> PathBuf {
         self.setup().join("venv").join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })

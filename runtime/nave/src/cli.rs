@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::commands::{ca, device, enrollment, events, hosts, hub, method, registration, simulate, twin};
+use crate::commands::{ca, device, enrollment, events, hosts, hub, method, policy, registration, simulate, twin};
 use crate::config::{Overrides, closest};
 
 /// A self-hosted IoT device hub and device-provisioning service for the Azure IoT SDKs.
@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Registration(registration::RegistrationArgs),
     /// What devices send.
     Events(events::EventsArgs),
+    /// Allocation policies of your own.
+    Policy(policy::PolicyArgs),
     /// Certificate authorities that vouch for devices.
     Ca(ca::CaArgs),
     /// Run simulated devices.

@@ -33,8 +33,9 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> 
         let _ = std::fs::remove_file(&temporary);
         return result;
     }
-    // The rename itself has to reach the disk too.
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    // The rename itself has to reach the disk too. A bare name has an empty parent: it is in the current folder.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
 }
 
 fn write_synced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {

@@ -64,6 +64,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Registration(args) => commands::registration::run(&args),
         Command::Events(args) => commands::events::run(&args),
         Command::Ca(args) => commands::ca::run(&args),
+        Command::Policy(args) => commands::policy::run(&args),
         Command::Simulate(args) => commands::simulate::run(&args),
         Command::Hosts(args) => commands::hosts::run(&args),
     }

@@ -8,6 +8,7 @@ pub(crate) mod hosts;
 pub(crate) mod hub;
 mod input;
 pub(crate) mod method;
+pub(crate) mod policy;
 pub(crate) mod registration;
 pub(crate) mod simulate;
 pub(crate) mod twin;

@@ -15,9 +15,10 @@
 mod connections;
 mod disk;
 mod functions;
+mod policies;
 mod routing;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(benches, functions::all, routing::all, disk::all, connections::all);
+criterion_group!(benches, functions::all, policies::all, routing::all, disk::all, connections::all);
 criterion_main!(benches);

@@ -84,9 +84,13 @@ def _write(certificate: str, key: str) -> tuple[str, str]:
     return str(certificate_file), str(key_file)
 
 
-def _make(common_name: str, issuer: Certificate | None, ca: bool, days: tuple[int, int], key) -> Certificate:
+def _make(common_name: str, issuer: Certificate | None, ca: bool, days: tuple[int, int], key,
+          organisation: str | None = None) -> Certificate:
     now = datetime.datetime.now(datetime.timezone.utc)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+    if organisation:
+        names.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation))
+    name = x509.Name(names)
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -115,9 +119,10 @@ def _ec_key():
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def self_signed(common_name: str, days: tuple[int, int] = (-1, 30), rsa_key: bool = False) -> Certificate:
+def self_signed(common_name: str, days: tuple[int, int] = (-1, 30), rsa_key: bool = False,
+                organisation: str | None = None) -> Certificate:
     key = rsa.generate_private_key(65537, 2048) if rsa_key else _ec_key()
-    return _make(common_name, None, False, days, key)
+    return _make(common_name, None, False, days, key, organisation)
 
 
 def root(common_name: str = "Nave test root") -> Certificate:
