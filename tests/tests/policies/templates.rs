@@ -28,10 +28,10 @@ fn a_module_without_the_interface_becomes_no_component() {
     fs::create_dir(&wit).unwrap();
     fs::copy(nave_tests::paths::root().join("wit/allocation/allocation.wit"), wit.join("allocation.wit")).unwrap();
     let (wit, to) = (wit.to_str().unwrap(), out.to_str().unwrap());
-    let with_wit = policy("component", &module, &["--output", to, "--wit", wit]);
+    let with_wit = policy("component", &module, &[to, "--wit", wit]);
     assert_eq!(code(&with_wit), 1);
     assert!(stderr(&with_wit).contains("nave:allocation/policy@0.1.0"), "{}", stderr(&with_wit));
-    let unknown_world = policy("component", &module, &["--output", to, "--wit", wit, "--world", "other"]);
+    let unknown_world = policy("component", &module, &[to, "--wit", wit, "--world", "other"]);
     assert_eq!(code(&unknown_world), 2, "{}", stderr(&unknown_world));
     assert!(!out.exists());
 }

@@ -33,13 +33,10 @@ pub(super) struct Check {
     /// The request, as in a case of `nave policy test`: an argument, @FILE, or - for standard input.
     #[arg(long, value_name = "JSON")]
     request: Option<String>,
-    /// Output format.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
 }
 
 /// Runs the command.
-pub(super) fn run(args: &Check) -> Result<(), Failure> {
+pub(super) fn run(args: &Check, format: Format) -> Result<(), Failure> {
     let request = match &args.request {
         Some(text) => serde_json::from_value(input::json(text)?)
             .map_err(|error| Failure::usage(format_args!("--request: {error}")))?,
@@ -54,7 +51,7 @@ pub(super) fn run(args: &Check) -> Result<(), Failure> {
         Ok(policy) => examine(&engines, policy, &request, begun.elapsed()),
         Err(error) => refused(&component, error),
     };
-    match args.output {
+    match format {
         Format::Json => output::one(Format::Json, &report.json)?,
         Format::Table => output::line(&report.text())?,
     }

@@ -22,22 +22,21 @@ const MAX_MODULE: u64 = 64 << 20;
 #[derive(Args)]
 #[command(after_long_help = "\
 Example:
-  nave policy component build/policy.module.wasm --wit wit --output policy.wasm
+  nave policy component build/policy.module.wasm policy.wasm --wit wit
 
 The module exports what the bindings of wit-bindgen for C export: `nave:allocation/policy@0.1.0#allocate`, `cabi_realloc`
 and its memory. For a policy with a configuration, say --world configurable-policy.")]
 pub(super) struct Component {
     /// The module.
     module: PathBuf,
+    /// Where to put the component.
+    component: PathBuf,
     /// Folder with the interface that it was built against [default: the module itself says its type].
     #[arg(long, value_name = "DIR")]
     wit: Option<PathBuf>,
     /// The world that it implements.
     #[arg(long, requires = "wit", default_value = "allocation-policy")]
     world: String,
-    /// Where to put the component.
-    #[arg(long, short, value_name = "FILE")]
-    output: PathBuf,
 }
 
 /// Runs the command.
@@ -54,9 +53,9 @@ pub(super) fn run(args: &Component) -> Result<(), Failure> {
     let mut encoder = ComponentEncoder::default();
     encoder.validate(true);
     let component = encoder.module(&module).and_then(ComponentEncoder::encode).map_err(|error| failed(&error))?;
-    files::replace(&args.output, &component, files::EVERYONE_READS)
-        .map_err(|error| Failure::runtime(format_args!("{}: {error}", args.output.display())))?;
-    output::line(&format!("{}: {} bytes", args.output.display(), component.len()))
+    files::replace(&args.component, &component, files::EVERYONE_READS)
+        .map_err(|error| Failure::runtime(format_args!("{}: {error}", args.component.display())))?;
+    output::line(&format!("{}: {} bytes", args.component.display(), component.len()))
 }
 
 /// Writes the world's type into a custom section of the module, where [`ComponentEncoder`] looks for it.

@@ -11,6 +11,7 @@ mod test;
 
 use clap::{Args, Subcommand};
 
+use crate::client::Target;
 use crate::failure::Failure;
 
 /// Write and try allocation policies.
@@ -27,6 +28,8 @@ Examples:
 pub(crate) struct PolicyArgs {
     #[command(subcommand)]
     command: PolicyCommand,
+    #[command(flatten)]
+    target: Target,
 }
 
 #[derive(Subcommand)]
@@ -45,11 +48,12 @@ enum PolicyCommand {
 
 /// Runs the command.
 pub(crate) fn run(args: &PolicyArgs) -> Result<(), Failure> {
+    let format = args.target.output;
     match &args.command {
         PolicyCommand::New(args) => new::run(args),
-        PolicyCommand::Check(args) => check::run(args),
-        PolicyCommand::Test(args) => test::run(args),
-        PolicyCommand::Simulate(args) => simulate::run(args),
+        PolicyCommand::Check(args) => check::run(args, format),
+        PolicyCommand::Test(args) => test::run(args, format),
+        PolicyCommand::Simulate(args) => simulate::run(args, format),
         PolicyCommand::Component(args) => component::run(args),
     }
 }

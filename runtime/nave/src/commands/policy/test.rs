@@ -51,9 +51,6 @@ pub(super) struct Test {
     /// Only cases whose name contains this.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Output format.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
 }
 
 /// What became of a case.
@@ -67,7 +64,7 @@ struct Verdict {
 }
 
 /// Runs the command.
-pub(super) fn run(args: &Test) -> Result<(), Failure> {
+pub(super) fn run(args: &Test, format: Format) -> Result<(), Failure> {
     let mut cases = cases::read(&args.cases)?;
     if let Some(filter) = &args.filter {
         cases.retain(|case| case.name.contains(filter.as_str()));
@@ -86,13 +83,13 @@ pub(super) fn run(args: &Test) -> Result<(), Failure> {
     for case in &cases {
         let verdict = judge(&engines, &policy, case);
         failed += usize::from(!verdict.faults.is_empty());
-        match args.output {
+        match format {
             Format::Table => output::line(&shown(case, &verdict))?,
             Format::Json => results.push(result(case, &verdict)),
         }
     }
     let passed = cases.len() - failed;
-    match args.output {
+    match format {
         Format::Table => output::line(&format!("{passed} passed, {failed} failed in {}", time(begun.elapsed())))?,
         Format::Json => output::one(Format::Json, &json!({ "passed": passed, "failed": failed, "cases": results }))?,
     }

@@ -66,13 +66,10 @@ pub(super) struct Simulate {
     /// Where the devices' random seeds begin.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Output format.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
 }
 
 /// Runs the command.
-pub(super) fn run(args: &Simulate) -> Result<(), Failure> {
+pub(super) fn run(args: &Simulate, format: Format) -> Result<(), Failure> {
     if !(1..=MAX_DEVICES).contains(&args.devices) {
         return Err(Failure::usage(format_args!("--devices is 1 to {MAX_DEVICES}")));
     }
@@ -97,7 +94,7 @@ pub(super) fn run(args: &Simulate) -> Result<(), Failure> {
         .map(|(title, hubs)| Round::run(&sandbox, &policy, &fleet, title, hubs, Some(&first.places)))
         .collect::<Result<Vec<_>, _>>()?;
     let report = report::Report::new(&fleet, &first, &rounds);
-    match args.output {
+    match format {
         Format::Json => output::one(Format::Json, &report.json())?,
         Format::Table => output::line(&report.text())?,
     }
