@@ -1,5 +1,7 @@
 //! The built-in functions, one typed method per call.
 
+use nave_env::SharedEnv;
+use nave_metrics::{Collect, Page};
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, StoreLimits};
 
@@ -65,6 +67,15 @@ impl Functions {
             allocation: Function::load(engine, "allocation", &source.read("allocation")?, reuse)?,
             routing: Function::load(engine, "routing", &source.read("routing")?, reuse)?,
         })
+    }
+
+    /// Measures how long calls take, by the clock of `env`.
+    pub fn measure(&self, env: &SharedEnv) {
+        self.twin.metrics().start(env);
+        self.methods.metrics().start(env);
+        self.provisioning.metrics().start(env);
+        self.allocation.metrics().start(env);
+        self.routing.metrics().start(env);
     }
 
     /// Loads all functions again. All are replaced or, on an error, those that were reached before it.
@@ -182,5 +193,15 @@ impl Functions {
         source: routing::Source,
     ) -> Result<Result<routing::Compiled, Vec<routing::Diagnostic>>, CallError> {
         self.routing.call(|world, store| world.nave_routing_routing().call_compile(store, condition, source))
+    }
+}
+
+impl Collect for Functions {
+    fn collect(&self, page: &mut Page) {
+        self.twin.metrics().collect(self.twin.name(), page);
+        self.methods.metrics().collect(self.methods.name(), page);
+        self.provisioning.metrics().collect(self.provisioning.name(), page);
+        self.allocation.metrics().collect(self.allocation.name(), page);
+        self.routing.metrics().collect(self.routing.name(), page);
     }
 }

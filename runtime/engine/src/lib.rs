@@ -13,6 +13,7 @@ mod bindings;
 mod cache;
 mod engine;
 mod functions;
+mod metrics;
 pub mod plugin;
 mod pool;
 mod source;

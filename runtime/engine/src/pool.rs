@@ -12,6 +12,7 @@ use wasmtime::component::{InstancePre, Linker};
 use wasmtime::{Store, StoreLimits, Trap};
 
 use crate::engine::{CALL_DEADLINE, Engine, EngineError, TICK};
+use crate::metrics::FunctionMetrics;
 
 /// Calls after which a warm instance is replaced: bounds what a leak in a function can grow to.
 pub const MAX_CALLS_PER_INSTANCE: u32 = 10_000;
@@ -69,6 +70,7 @@ pub(crate) struct Function<W: World> {
     engine: Engine,
     reuse: Reuse,
     current: RwLock<Arc<Version<W>>>,
+    metrics: FunctionMetrics,
 }
 
 struct Version<W: World> {
@@ -85,7 +87,13 @@ struct Warm<W> {
 impl<W: World> Function<W> {
     pub(crate) fn load(engine: &Engine, name: &'static str, bytes: &[u8], reuse: Reuse) -> Result<Self, EngineError> {
         let version = Version::load(engine, name, bytes)?;
-        Ok(Self { name, engine: engine.clone(), reuse, current: RwLock::new(Arc::new(version)) })
+        Ok(Self {
+            name,
+            engine: engine.clone(),
+            reuse,
+            current: RwLock::new(Arc::new(version)),
+            metrics: FunctionMetrics::default(),
+        })
     }
 
     /// Puts another version in place. Calls that are under way finish on the old one.
@@ -95,10 +103,22 @@ impl<W: World> Function<W> {
         Ok(())
     }
 
+    pub(crate) const fn metrics(&self) -> &FunctionMetrics {
+        &self.metrics
+    }
+
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+
     pub(crate) fn call<T>(
         &self,
         call: impl FnOnce(&W, &mut Store<StoreLimits>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
+        self.metrics.around(|| self.run(call))
+    }
+
+    fn run<T>(&self, call: impl FnOnce(&W, &mut Store<StoreLimits>) -> wasmtime::Result<T>) -> Result<T, CallError> {
         let version = Arc::clone(&self.current.read());
         let warm = version.warm.lock().pop();
         let mut instance = match warm {

@@ -4,6 +4,7 @@
 //! production that is the operating system (implemented in `nave-net`); in tests it is [`sim::SimEnv`], in which a whole
 //! hub runs on one thread, in virtual time, from a seed.
 
+mod gate;
 pub mod sim;
 
 use std::future::Future;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nave_model::Timestamp;
+
+pub use gate::{COMPLAINT_INTERVAL, Gate};
 
 /// An owned future without a result, as [`Env::spawn`] takes it.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;

@@ -11,19 +11,22 @@
 //! | `POST /admin/{owner}/authorities/{name}/verify` | `{"certificate":PEM or base64}` | 200, the authority |
 //! | `DELETE /admin/{owner}/authorities/{name}` | | 204 |
 //!
+//! Beside these there are `/metrics`, `/healthz` and `/readyz`: see `monitoring.rs`.
+//!
 //! An authority: `{"name":…,"certificate":base64,"verified":true,"verificationCode":… (until it is verified),
 //! "created":…,"updated":…,"info":{…}}`. With `"verified": true` the operator vouches for it; else it is trusted only after
 //! `verify` with a certificate that has the verification code as its common name and is signed by the authority.
 //!
 //! Errors have the form of the provisioning service: `{"errorCode":…,"trackingId":…,"message":…,"timestampUtc":…}`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request, Response};
 use nave_auth::{CertificateInfo, SharedKey};
 use nave_env::BoxFuture;
+use nave_hub::audit::Actor;
 use nave_hub::provisioning::info_json;
 use nave_hub::{Authorities, ErrorCode, Hub, HubError, Platform};
 use nave_model::{CaRecord, HostName};
@@ -31,6 +34,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::call::{Call, read_document};
+use crate::monitoring::Monitoring;
 use crate::reply::{self, Reply, Style};
 use crate::route::{self, Target, not_allowed};
 use crate::service::{Body, HttpService, Peer, ResponseBody};
@@ -41,10 +45,16 @@ const MAX_ADMIN_BODY_BYTES: usize = 128 << 10;
 /// Bytes of the key that tokens are compared under.
 const COMPARISON_KEY_BYTES: usize = 32;
 
-/// The administration surface.
+/// Where Prometheus reads.
+const METRICS_PATH: &str = "/metrics";
+
+/// The administration surface. Cheap to clone.
+#[derive(Clone)]
 pub struct Admin {
     platform: Arc<Platform>,
     token: Arc<Token>,
+    metrics_token: Option<Arc<Token>>,
+    monitoring: Arc<Monitoring>,
 }
 
 /// The bearer token, kept as a signature under a key of this process: comparing signatures takes the same time for every
@@ -70,38 +80,75 @@ impl Admin {
     /// The surface of `platform` for who knows `token`. An empty token lets nobody in.
     pub fn new(platform: Arc<Platform>, token: &str) -> Self {
         let token = Arc::new(Token::new(token, &platform));
-        Self { platform, token }
+        Self { platform, token, metrics_token: None, monitoring: Arc::default() }
+    }
+
+    /// The same, with something to tell to those that watch.
+    #[must_use]
+    pub fn with_monitoring(mut self, monitoring: Monitoring) -> Self {
+        let token = monitoring.metrics_token.as_deref().filter(|token| !token.is_empty());
+        self.metrics_token = token.map(|token| Arc::new(Token::new(token, &self.platform)));
+        self.monitoring = Arc::new(monitoring);
+        self
+    }
+
+    fn knows(&self, presented: Option<&str>, path: &str) -> bool {
+        let Some(presented) = presented.filter(|presented| !presented.is_empty()) else { return false };
+        let for_metrics =
+            || path == METRICS_PATH && self.metrics_token.as_ref().is_some_and(|token| token.is(presented));
+        self.token.is(presented) || for_metrics()
     }
 }
 
 impl HttpService for Admin {
     fn call(&self, peer: Peer, request: Request<Body>) -> BoxFuture<Response<ResponseBody>> {
-        let (platform, token) = (Arc::clone(&self.platform), Arc::clone(&self.token));
+        let admin = self.clone();
         Box::pin(async move {
-            let env = Arc::clone(platform.env());
             let what = format!("{} {}", request.method(), request.uri().path());
-            let reply = match answer(platform, &token, peer, request).await {
-                Ok(reply) => reply,
-                Err(error) => reply::failure(Style::Dps, &error, &what, &*env),
+            let (parts, body) = request.into_parts();
+            let result = match Target::parse(&parts.uri) {
+                Ok(target) => {
+                    let platform = Arc::clone(&admin.platform);
+                    let (method, headers) = (parts.method, parts.headers);
+                    let call = Call { platform, method, target, headers, peer, changes_as: OnceLock::new() };
+                    let result = answer(&admin, parts.uri.path(), &call, body).await;
+                    call.record("", &result);
+                    result
+                }
+                Err(error) => Err(error),
             };
-            reply::with_request_id(reply, &*env)
+            let reply = match result {
+                Ok(reply) => reply,
+                Err(error) => reply::failure(Style::Dps, &error, &what, &admin.platform),
+            };
+            reply::with_request_id(reply, &**admin.platform.env())
         })
     }
 }
 
-async fn answer(platform: Arc<Platform>, token: &Token, peer: Peer, request: Request<Body>) -> Result<Reply, HubError> {
-    let (parts, body) = request.into_parts();
-    let target = Target::parse(&parts.uri)?;
-    let call = Call { platform, method: parts.method, target, headers: parts.headers, peer };
+async fn answer(admin: &Admin, path: &str, call: &Call, body: Body) -> Result<Reply, HubError> {
+    if let Some(reply) = admin.monitoring.probe(path) {
+        return if call.method == Method::GET || call.method == Method::HEAD {
+            Ok(reply)
+        } else {
+            Err(not_allowed(&call.method))
+        };
+    }
     let presented = call.token().and_then(|text| text.split_once(' '));
-    match presented {
-        Some((scheme, presented)) if scheme.eq_ignore_ascii_case("Bearer") => {
-            let presented = presented.trim();
-            if presented.is_empty() || !token.is(presented) {
-                return Err(unauthorized());
-            }
-        }
-        _ => return Err(unauthorized()),
+    let presented =
+        presented.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer")).map(|(_, token)| token.trim());
+    if !admin.knows(presented, path) {
+        return Err(unauthorized());
+    }
+    if path == METRICS_PATH {
+        return if call.method == Method::GET {
+            Ok(admin.monitoring.metrics())
+        } else {
+            Err(not_allowed(&call.method))
+        };
+    }
+    if call.method != Method::GET {
+        call.changes_as(Actor::Admin);
     }
     match call.target.segments().as_slice() {
         ["admin", "status"] if call.method == Method::GET => Ok(reply::ok(&status_json(&call.platform))),

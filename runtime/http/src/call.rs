@@ -3,15 +3,17 @@
 //! The body travels beside the head and is given away to be read: so it is read once, and whoever does not get it cannot
 //! read it before the caller is known.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, IF_MATCH};
 use http::{HeaderMap, Method};
+use nave_hub::audit::{self, Actor, Change, Outcome};
 use nave_hub::{ErrorCode, HubError, Platform};
 use nave_model::{DeviceId, IfMatch};
 use serde::de::{Deserialize, DeserializeOwned};
 
+use crate::reply::Reply;
 use crate::route::Target;
 use crate::service::{Body, BodyError, Peer};
 
@@ -23,9 +25,36 @@ pub(crate) struct Call {
     pub(crate) target: Target,
     pub(crate) headers: HeaderMap,
     pub(crate) peer: Peer,
+    /// Who asks for a change, once they are known; nothing for requests that change nothing.
+    pub(crate) changes_as: OnceLock<Actor>,
 }
 
 impl Call {
+    /// Notes that a caller who is known asks for a change: its outcome is recorded.
+    pub(crate) fn changes_as(&self, actor: Actor) {
+        // A request has one caller.
+        let _ = self.changes_as.set(actor);
+    }
+
+    /// Records how the change ended that the request asked for, if it asked for any.
+    pub(crate) fn record(&self, owner: &str, result: &Result<Reply, HubError>) {
+        let Some(actor) = self.changes_as.get() else { return };
+        let outcome = match result {
+            Ok(reply) => Outcome::Done(reply.status().as_u16()),
+            Err(error) => error.into(),
+        };
+        let object = self.target.segments().iter().fold(String::new(), |path, segment| path + "/" + segment);
+        let change = Change {
+            actor,
+            peer: Some(self.peer.address),
+            owner,
+            action: self.method.as_str(),
+            object: &object,
+            outcome,
+        };
+        audit::record(&**self.platform.env(), &change);
+    }
+
     /// A header's text; `None` also for one that is not visible ASCII.
     pub(crate) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

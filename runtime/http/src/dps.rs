@@ -3,6 +3,7 @@
 use http::Method;
 use nave_auth::DpsRights;
 use nave_hub::HubError;
+use nave_hub::audit::Actor;
 use nave_model::EnrollmentKind;
 
 use crate::call::Call;
@@ -40,7 +41,10 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Reply, HubError> {
         return provision::answer(operation, call, body).await;
     }
     let rights = rights(resource, &call.method).ok_or_else(|| not_allowed(&call.method))?;
-    call.platform.provisioning().authorize(call.token(), &call.target.segments(), rights)?;
+    let facts = call.platform.provisioning().authorize(call.token(), &call.target.segments(), rights)?;
+    if rights == DpsRights::ENROLLMENT_WRITE || rights == DpsRights::REGISTRATION_STATUS_WRITE {
+        call.changes_as(Actor::Policy(facts.policy.as_str().to_owned()));
+    }
     match resource {
         Resource::Enrollments(kind) => enrollments::bulk(kind, call, body).await,
         Resource::EnrollmentQuery(kind) => enrollments::query(kind, call, body).await,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 use nave_auth::Rights;
+use nave_hub::audit::Actor;
 use nave_hub::{ErrorCode, Hub, HubError};
 
 use crate::call::Call;
@@ -44,7 +45,10 @@ pub(crate) async fn answer(hub: &Arc<Hub>, call: &Call, body: Body, streams: &St
         check_hub_version(&call.target)?;
     }
     if let Some(rights) = rights(&resource, &call.method).ok_or_else(|| not_allowed(&call.method))? {
-        hub.authorize(call.token(), &call.target.segments(), rights)?;
+        let facts = hub.authorize(call.token(), &call.target.segments(), rights)?;
+        if call.method != Method::GET && !matches!(resource, Resource::Missing(..)) {
+            call.changes_as(Actor::Policy(facts.policy.as_str().to_owned()));
+        }
     }
     match resource {
         Resource::Devices => match call.method {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, ETAG, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use nave_env::Env;
-use nave_hub::{ErrorCode, HubError};
+use nave_hub::{ErrorCode, HubError, Platform};
 use serde_json::{Value, json};
 
 use crate::service::ResponseBody;
@@ -87,13 +87,18 @@ pub(crate) fn with_request_id(reply: Reply, env: &dyn Env) -> Reply {
 }
 
 /// An error's response. `what` names the request in the log, which gets the detail and the tracking id.
-pub(crate) fn failure(style: Style, error: &HubError, what: &str, env: &dyn Env) -> Reply {
+pub(crate) fn failure(style: Style, error: &HubError, what: &str, platform: &Platform) -> Reply {
+    let env = &**platform.env();
     let error = &for_style(style, error);
     let (body, tracking_id) = body(style, error, env);
     if error.is_internal() {
         tracing::error!(request = ?what, tracking_id, %error, "request failed");
     } else if error.code.status() == 401 {
-        tracing::info!(request = ?what, tracking_id, %error, "request refused");
+        platform.metrics().https_authentication_failures.increment();
+        match platform.refusal() {
+            Some(suppressed) => tracing::info!(request = ?what, tracking_id, %error, suppressed, "request refused"),
+            None => tracing::debug!(request = ?what, tracking_id, %error, "request refused"),
+        }
     } else {
         tracing::debug!(request = ?what, tracking_id, %error, "request answered with an error");
     }

@@ -1,13 +1,15 @@
 //! Which API a request is for.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{Request, Response};
 use nave_env::BoxFuture;
 use nave_hub::{ErrorCode, Hub, HubError, Platform};
+use nave_metrics::{Collect, Page};
 
 use crate::call::Call;
 use crate::events::Streams;
+use crate::metrics::{RequestMetrics, Surface as Side};
 use crate::reply::{self, Reply, Style};
 use crate::route::{self, Target};
 use crate::service::{Body, HttpService, Peer, ResponseBody};
@@ -21,25 +23,38 @@ use crate::{dps, hub};
 pub struct Surface {
     platform: Arc<Platform>,
     streams: Streams,
+    requests: Arc<RequestMetrics>,
 }
 
 impl Surface {
     /// The surfaces of `platform`.
     pub fn new(platform: Arc<Platform>) -> Self {
-        Self { platform, streams: Streams::default() }
+        Self { platform, streams: Streams::default(), requests: Arc::default() }
     }
 }
 
 impl HttpService for Surface {
     fn call(&self, peer: Peer, request: Request<Body>) -> BoxFuture<Response<ResponseBody>> {
         let (platform, streams) = (Arc::clone(&self.platform), self.streams.clone());
+        let requests = Arc::clone(&self.requests);
         Box::pin(async move {
             let env = Arc::clone(platform.env());
-            let reply = answer(platform, streams, peer, request).await;
+            let began = env.monotonic();
+            let (surface, reply) = answer(platform, streams, peer, request).await;
+            requests.count(surface, reply.status(), env.monotonic().since(began));
             reply::with_request_id(reply, &*env)
         })
     }
 }
+
+impl Collect for Surface {
+    fn collect(&self, page: &mut Page) {
+        self.requests.collect(page);
+    }
+}
+
+/// The provisioning service in audit records.
+const PROVISIONING: &str = "$dps";
 
 /// Who answers.
 enum Owner {
@@ -47,28 +62,33 @@ enum Owner {
     Provisioning,
 }
 
-async fn answer(platform: Arc<Platform>, streams: Streams, peer: Peer, request: Request<Body>) -> Reply {
+async fn answer(platform: Arc<Platform>, streams: Streams, peer: Peer, request: Request<Body>) -> (Side, Reply) {
     let (parts, body) = request.into_parts();
-    let env = Arc::clone(platform.env());
     let what = format!("{} {}", parts.method, parts.uri.path());
     let target = match Target::parse(&parts.uri) {
         Ok(target) => target,
-        Err(error) => return reply::failure(Style::Hub, &error, &what, &*env),
+        Err(error) => return (Side::Unknown, reply::failure(Style::Hub, &error, &what, &platform)),
     };
     let owner = match owner(&platform, &parts, &target) {
         Ok(owner) => owner,
-        Err(error) => return reply::failure(Style::Hub, &error, &what, &*env),
+        Err(error) => return (Side::Unknown, reply::failure(Style::Hub, &error, &what, &platform)),
     };
     let method = route::method(&parts);
-    let call = Call { platform, method, target, headers: parts.headers, peer };
-    let (style, result) = match owner {
+    let call = Call { platform, method, target, headers: parts.headers, peer, changes_as: OnceLock::new() };
+    let (side, style, result) = match owner {
         Owner::Hub(hub) => {
             let style = hub::style(&call);
-            (style, Box::pin(hub::answer(&hub, &call, body, &streams)).await)
+            let result = Box::pin(hub::answer(&hub, &call, body, &streams)).await;
+            call.record(hub.id().as_str(), &result);
+            (Side::Hub, style, result)
         }
-        Owner::Provisioning => (Style::Dps, Box::pin(dps::answer(&call, body)).await),
+        Owner::Provisioning => {
+            let result = Box::pin(dps::answer(&call, body)).await;
+            call.record(PROVISIONING, &result);
+            (Side::Provisioning, Style::Dps, result)
+        }
     };
-    result.unwrap_or_else(|error| reply::failure(style, &error, &what, &*env))
+    (side, result.unwrap_or_else(|error| reply::failure(style, &error, &what, &call.platform)))
 }
 
 fn owner(platform: &Platform, parts: &http::request::Parts, target: &Target) -> Result<Owner, HubError> {

@@ -15,6 +15,7 @@ use crate::authority::Authorities;
 use crate::bus::{Bus, HostId};
 use crate::error::HubError;
 use crate::lane::Lanes;
+use crate::metrics::HubMetrics;
 use crate::outbox::{Late, check_outbox};
 use crate::presence::Presence;
 use crate::session::{CloseReason, Session, Sessions};
@@ -64,6 +65,7 @@ pub struct Hub {
     pub(crate) routes: RwLock<Arc<RouteTable>>,
     pub(crate) authorities: Authorities,
     pub(crate) late: Late,
+    metrics: HubMetrics,
     pub(crate) presence: Presence,
     pub(crate) counted: tokio::sync::Mutex<Option<Counted>>,
     id: HubId,
@@ -90,6 +92,7 @@ impl Hub {
             routes: RwLock::new(Arc::new(RouteTable::default_for(parts.host_name.short()))),
             authorities,
             late: Late::default(),
+            metrics: HubMetrics::default(),
             presence: Presence::default(),
             counted: tokio::sync::Mutex::new(None),
             id: parts.id,
@@ -132,6 +135,11 @@ impl Hub {
     /// The certificate authorities that vouch for devices.
     pub const fn authorities(&self) -> &Authorities {
         &self.authorities
+    }
+
+    /// What the hub counts.
+    pub const fn metrics(&self) -> &HubMetrics {
+        &self.metrics
     }
 
     /// The telemetry log.

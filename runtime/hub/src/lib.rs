@@ -10,6 +10,7 @@
 
 mod access;
 mod aggregate;
+pub mod audit;
 mod authority;
 mod bulk;
 mod bus;
@@ -20,6 +21,7 @@ mod error;
 mod hub;
 mod lane;
 mod method;
+mod metrics;
 mod module;
 mod outbox;
 mod platform;
@@ -43,6 +45,7 @@ pub use credentials::AuthenticationInput;
 pub use edge::ScopeInput;
 pub use error::{ErrorCode, HubError};
 pub use hub::{Hub, HubParts, MAX_COMMIT_ATTEMPTS};
+pub use metrics::{HubMetrics, Outcomes, PlatformMetrics};
 pub use module::{MAX_MANAGED_BY, ModuleInput};
 pub use outbox::MAX_OUTBOX_ENTRIES;
 pub use platform::Platform;

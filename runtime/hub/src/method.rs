@@ -19,6 +19,13 @@ impl Hub {
     ///
     /// As the methods function decides: 400, 404 (unknown or not online), 502, 504, 429.
     pub async fn call_method(&self, identity: &Identity, body: &str) -> Result<String, HubError> {
+        let began = self.env.monotonic();
+        let outcome = self.invoke(identity, body).await;
+        self.metrics().method(&outcome, self.env.monotonic().since(began));
+        outcome
+    }
+
+    async fn invoke(&self, identity: &Identity, body: &str) -> Result<String, HubError> {
         let (presence, elsewhere) = self.presence(identity).await?;
         let plan = self.functions.begin_method(body, presence)?;
         let (call, wait) = match plan {

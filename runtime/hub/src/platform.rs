@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use nave_env::{BoxFuture, SharedEnv};
+use nave_env::{BoxFuture, Gate, SharedEnv};
 use nave_model::{HostName, IdScope};
 
 use crate::bus::{HostMessage, HostReply, Receive};
 use crate::hub::Hub;
+use crate::metrics::PlatformMetrics;
 use crate::provisioning::Provisioning;
 use crate::session::{CloseReason, MethodAnswer};
 
@@ -15,18 +16,31 @@ pub struct Platform {
     env: SharedEnv,
     hubs: Vec<Arc<Hub>>,
     provisioning: Arc<Provisioning>,
+    metrics: PlatformMetrics,
+    refusals: Gate,
 }
 
 impl Platform {
     /// Puts a platform together. The first hub is the one that answers to `localhost`, if its aliases say so.
     pub fn new(env: SharedEnv, hubs: Vec<Arc<Hub>>, provisioning: Arc<Provisioning>) -> Self {
         hubs.iter().for_each(Hub::retry_forwarding);
-        Self { env, hubs, provisioning }
+        Self { env, hubs, provisioning, metrics: PlatformMetrics::default(), refusals: Gate::default() }
     }
 
     /// Time, randomness, tasks.
     pub const fn env(&self) -> &SharedEnv {
         &self.env
+    }
+
+    /// What concerns no hub in particular.
+    pub const fn metrics(&self) -> &PlatformMetrics {
+        &self.metrics
+    }
+
+    /// Lets one complaint about somebody who was refused into the log, and counts the others until the next one: whoever is
+    /// refused can come back as often as they like.
+    pub fn refusal(&self) -> Option<u64> {
+        self.refusals.pass(self.env.monotonic())
     }
 
     /// All hubs, the default one first.

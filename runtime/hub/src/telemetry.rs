@@ -107,7 +107,7 @@ impl Hub {
             return Err(HubError::unauthorized().with_detail("the session is over"));
         }
         session.active(self.env.now());
-        self.accept(session, &messages).await
+        self.take(session, &messages).await
     }
 
     /// Takes the message that a device left for the case that its connection ends without a goodbye. Its session is over.
@@ -116,7 +116,17 @@ impl Hub {
     ///
     /// As [`Hub::send_telemetry`].
     pub async fn send_will(&self, session: &Session, will: Message) -> Result<(), HubError> {
-        self.accept(session, &[will]).await
+        self.take(session, &[will]).await
+    }
+
+    async fn take(&self, session: &Session, messages: &[Message]) -> Result<(), HubError> {
+        let outcome = self.accept(session, messages).await;
+        let metrics = self.metrics();
+        metrics.messages.count_many(&outcome, messages.len() as u64);
+        if outcome.is_ok() {
+            metrics.message_bytes.add(messages.iter().map(|message| message.body.len() as u64).sum());
+        }
+        outcome
     }
 
     async fn accept(&self, session: &Session, messages: &[Message]) -> Result<(), HubError> {

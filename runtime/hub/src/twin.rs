@@ -40,6 +40,12 @@ impl Hub {
     ///
     /// [`ErrorCode::DeviceNotFound`].
     pub async fn get_twin(&self, identity: &Identity) -> Result<TwinView, HubError> {
+        let outcome = self.read_twin(identity).await;
+        self.metrics().twin_reads.count(&outcome);
+        outcome
+    }
+
+    async fn read_twin(&self, identity: &Identity) -> Result<TwinView, HubError> {
         let (record, _) = self.require(identity).await?;
         self.show_twin(identity, &record).await
     }
@@ -50,6 +56,18 @@ impl Hub {
     ///
     /// 404; 412 if `condition` does not hold; 400 with the rule that `body` breaks.
     pub async fn update_twin(
+        &self,
+        identity: &Identity,
+        kind: TwinUpdate,
+        body: &str,
+        condition: &IfMatch,
+    ) -> Result<TwinView, HubError> {
+        let outcome = self.change_twin(identity, kind, body, condition).await;
+        self.metrics().twin_updates.count(&outcome);
+        outcome
+    }
+
+    async fn change_twin(
         &self,
         identity: &Identity,
         kind: TwinUpdate,
@@ -109,8 +127,9 @@ impl Hub {
     /// 404 if the device was deleted meanwhile.
     pub async fn device_twin(&self, session: &Session) -> Result<String, HubError> {
         session.active(self.env.now());
-        let (record, _) = self.require(&session.identity).await?;
-        Ok(view::device_twin_json(&record))
+        let outcome = self.require(&session.identity).await;
+        self.metrics().device_twin_reads.count(&outcome);
+        Ok(view::device_twin_json(&outcome?.0))
     }
 
     /// Merges a device's patch into its reported properties. The answer is the section's new `$version`.
@@ -119,6 +138,12 @@ impl Hub {
     ///
     /// 400 with the rule that the patch breaks, 412 if `if_version` is not the section's, 413 if it would become too large.
     pub async fn report(&self, session: &Session, patch: &str, if_version: Option<u64>) -> Result<u64, HubError> {
+        let outcome = self.merge_reported(session, patch, if_version).await;
+        self.metrics().twin_reports.count(&outcome);
+        outcome
+    }
+
+    async fn merge_reported(&self, session: &Session, patch: &str, if_version: Option<u64>) -> Result<u64, HubError> {
         let identity = &session.identity;
         let now = self.env.now();
         session.active(now);

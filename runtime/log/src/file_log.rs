@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nave_env::SharedEnv;
+use nave_metrics::Page;
 use nave_model::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -116,6 +117,16 @@ impl FileLog {
         *self.lock.lock() = None;
     }
 
+    /// Puts what was counted on the page, as that of `hub`.
+    pub fn collect(&self, hub: &str, page: &mut Page) {
+        let queued = self.shared.queue.lock().bytes;
+        let size = {
+            let index = self.shared.index.read();
+            (index.segments.len(), index.segments.iter().map(|segment| segment.end).sum())
+        };
+        self.shared.metrics.collect(page, hub, queued, size);
+    }
+
     /// Removes what retention allows to remove now, instead of at the next roll of a segment or within a minute.
     pub fn enforce_retention(&self) -> BoxFuture<'static, ()> {
         let (sender, receiver) = oneshot::channel();
@@ -154,6 +165,7 @@ impl FileLog {
         let bytes = queue.bytes + pending.frame_len();
         // An append that is larger than the whole queue gets its turn when nothing else waits.
         if bytes > self.queue_bytes && !queue.waiting.is_empty() {
+            self.shared.metrics.busy.increment();
             return Err(LogError::Busy);
         }
         queue.bytes = bytes;

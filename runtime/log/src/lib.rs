@@ -21,6 +21,7 @@ mod file_log;
 mod frame;
 mod index;
 mod manifest;
+mod metrics;
 mod record;
 mod recover;
 mod segment;

@@ -15,6 +15,7 @@ use crate::disk::{Disk, DiskFile, SyncPoint};
 use crate::file_log::Options;
 use crate::frame::{HEADER_BYTES, Header};
 use crate::index::{Index, Segment};
+use crate::metrics::LogMetrics;
 use crate::recover::Recovered;
 use crate::segment::{Head, file_name, seed};
 use crate::{Appended, LogError, PartitionId};
@@ -70,6 +71,7 @@ pub(crate) struct Shared {
     waiters: Mutex<Vec<Vec<Waiter>>>,
     /// For each partition the first record that retention must keep.
     pub(crate) holds: Mutex<Vec<u64>>,
+    pub(crate) metrics: LogMetrics,
 }
 
 impl Shared {
@@ -81,6 +83,7 @@ impl Shared {
             index: RwLock::new(index),
             waiters: Mutex::new((0..partitions).map(|_| Vec::new()).collect()),
             holds: Mutex::new(vec![u64::MAX; partitions]),
+            metrics: LogMetrics::default(),
         }
     }
 
@@ -262,10 +265,24 @@ impl Writer {
         let head = new_segment.map(|(id, previous_end)| Head { id, previous_end, partitions: self.tails.clone() });
         let mut tails = self.tails.clone();
         let placed = self.encode(&group, head.as_ref(), &mut tails);
+        let began = self.env.monotonic();
         let written = match &head {
             Some(head) => self.write_new_segment(head),
             None => self.write_active(),
         };
+        let metrics = &self.shared.metrics;
+        metrics.sync.observe(self.env.monotonic().since(began));
+        let appends = group.len() as u64;
+        metrics.batch.count(appends);
+        match &written {
+            Ok(_) => {
+                metrics.appended.add(appends);
+                metrics.records.add(group.iter().map(|pending| u64::from(pending.count)).sum());
+                metrics.bytes.add(total);
+            }
+            Err(Failure::Full) => metrics.full.add(appends),
+            Err(Failure::Failed(_)) => metrics.failed.add(appends),
+        }
         match written {
             Ok(new_file) => {
                 self.tails = tails;

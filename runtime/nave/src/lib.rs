@@ -21,6 +21,7 @@ mod ready;
 mod serve;
 mod ticker;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -48,13 +49,17 @@ fn execute(cli: Cli) -> Result<(), Failure> {
                 Some(path) => Failure::usage(format_args!("{}: {error}", path.display())),
                 None => Failure::usage(error),
             })?;
-            logging::start(config.log_level, config.log_format);
+            let audit = config.audit_file.as_deref().map(logging::AuditFile::open).transpose().map_err(|error| {
+                let path = config.audit_file.as_deref().unwrap_or(Path::new(""));
+                Failure::usage(format_args!("audit.file: {}: {error}", path.display()))
+            })?;
+            logging::start(config.log_level, config.log_format, audit.clone());
             for (name, _) in std::env::vars_os() {
                 if let Some(meant) = name.to_str().and_then(cli::misspelled) {
                     tracing::warn!("the environment variable {} does not exist: did you mean {meant}?", name.display());
                 }
             }
-            serve::serve(&config)
+            serve::serve(&config, audit.as_ref())
         }
         Command::Hub(args) => commands::hub::run(&args),
         Command::Device(args) => commands::device::run(&args),

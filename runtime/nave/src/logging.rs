@@ -1,8 +1,15 @@
 //! Log lines go to standard error, as text for people or JSON for collectors.
 
-use std::io::IsTerminal as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use nave_hub::audit::TARGET;
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -67,19 +74,80 @@ impl LogFormat {
     }
 }
 
-/// Begins to write log lines. What libraries say below a warning helps nobody here.
-pub(crate) fn start(level: LogLevel, format: LogFormat) {
+/// A file of audit records that can be opened again under its name, after a tool for old logs has moved it away.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditFile {
+    path: PathBuf,
+    file: Arc<Mutex<File>>,
+}
+
+impl AuditFile {
+    /// Opens the file to append to it; a new one can be read by its owner only.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: Arc::new(Mutex::new(append(path)?)) })
+    }
+
+    /// Opens the file of that name again.
+    pub(crate) fn reopen(&self) -> io::Result<()> {
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = append(&self.path)?;
+        Ok(())
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+impl Write for AuditFile {
+    /// A record comes in one piece and is written in one, so that two never mix.
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let written = self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(record);
+        match written {
+            Ok(()) => Ok(record.len()),
+            Err(error) => {
+                tracing::error!(path = %self.path.display(), %error, "an audit record could not be written");
+                Err(error)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for AuditFile {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// Begins to write log lines. What libraries say below a warning helps nobody here. Audit records go into their file, if there
+/// is one, whatever the level; else they are log lines like others, of the level `info`.
+pub(crate) fn start(level: LogLevel, format: LogFormat, audit: Option<AuditFile>) {
     let libraries = ["cranelift", "fjall", "hyper", "lsm_tree", "rustls", "wasmtime"];
     let filter = Targets::new()
         .with_default(level.filter())
         .with_targets(libraries.map(|library| (library, level.filter().min(LevelFilter::WARN))));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter);
+    let filter = if audit.is_some() { filter.with_target(TARGET, LevelFilter::OFF) } else { filter };
+    let records = audit.map(|file| {
+        let lines = fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);
+        let lines = lines.with_target(false).with_level(false).without_time().with_writer(file);
+        lines.with_filter(Targets::new().with_target(TARGET, LevelFilter::INFO))
+    });
+    let registry = tracing_subscriber::registry().with(records);
+    let lines = fmt::layer().with_writer(io::stderr);
     // A second start in one process, as tests do it, keeps the first.
     let _ = match format {
         LogFormat::Text => {
-            registry.with(lines.with_ansi(std::io::stderr().is_terminal()).with_target(false)).try_init()
+            let lines = lines.with_ansi(io::stderr().is_terminal()).with_target(false);
+            registry.with(lines.with_filter(filter)).try_init()
         }
-        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init(),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false);
+            registry.with(lines.with_filter(filter)).try_init()
+        }
     };
 }

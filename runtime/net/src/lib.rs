@@ -19,6 +19,7 @@ mod http;
 pub mod limits;
 mod listener;
 mod log_gate;
+mod metrics;
 mod mqtts;
 mod scratch;
 mod server;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nave_http::service::HttpService;
+use nave_metrics::Collect;
 use nave_session::protocol::ProtocolFactory;
 
 use crate::env::RealEnv;
@@ -135,6 +136,11 @@ impl Server {
             websockets: shared.websockets.load(Ordering::Relaxed),
             websocket_violations: shared.websocket_violations.load(Ordering::Relaxed),
         }
+    }
+
+    /// What the transports count, for whoever answers a scrape.
+    pub fn metrics(&self) -> Arc<dyn Collect> {
+        self.shared.clone()
     }
 
     /// Stops accepting, lets every connection finish what is in flight, and waits up to `grace` for that. True if all of

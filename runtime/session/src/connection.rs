@@ -83,6 +83,7 @@ impl MqttConnection {
                 match connected(platform, peer, &connect) {
                     Ok(next) => *state = next,
                     Err((code, reason)) => {
+                        platform.metrics().mqtt_authentication_failures.increment();
                         *closing = Some(reason);
                         refusal = Some(code);
                     }
@@ -163,6 +164,9 @@ impl MqttConnection {
                 let temporary = error.is_internal() || matches!(error.code.status(), 429 | 503);
                 if error.is_internal() {
                     tracing::error!(device = %identity, peer = %self.peer.address, %error, "a device could not be connected");
+                }
+                if error.code.status() == 401 {
+                    self.platform.metrics().mqtt_authentication_failures.increment();
                 }
                 let code = if temporary { ConnectRefusal::ServerUnavailable } else { ConnectRefusal::NotAuthorized };
                 self.mqtt.refuse(code, &mut self.out);
@@ -272,7 +276,12 @@ impl Protocol for MqttConnection {
             State::Dps(side) => {
                 tracing::debug!(registration = %side.registration_id(), %reason, "provisioning connection ended");
             }
-            _ => tracing::info!(peer = %self.peer.address, %reason, "connection ended without a session"),
+            _ => match self.platform.refusal() {
+                Some(suppressed) => {
+                    tracing::info!(peer = %self.peer.address, %reason, suppressed, "connection ended without a session");
+                }
+                None => tracing::debug!(peer = %self.peer.address, %reason, "connection ended without a session"),
+            },
         }
         self.mqtt.close();
         self.out = Vec::new();

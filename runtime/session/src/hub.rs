@@ -114,6 +114,13 @@ impl HubLogin {
 
     /// Checks the credentials and takes over the device's session. The flag says whether subscriptions are live again.
     pub(crate) async fn connect(self) -> Result<(HubSide, bool), HubError> {
+        let hub = Arc::clone(&self.hub);
+        let outcome = self.log_in().await;
+        hub.metrics().connects.count(&outcome);
+        outcome
+    }
+
+    async fn log_in(self) -> Result<(HubSide, bool), HubError> {
         let presented = Presented { token: self.token.as_deref(), certificates: &self.peer.certificates };
         for _ in 0..MAX_AUTHENTICATIONS {
             let who = self.hub.authenticate(&self.identity, presented, &[]).await?;
@@ -391,7 +398,10 @@ impl HubSide {
                 let acks = std::mem::take(acks);
                 self.sending = None;
                 match result {
-                    Ok(()) => encode::pub_acks(out, acks),
+                    Ok(()) => {
+                        self.hub.metrics().acknowledgements.add(acks.len() as u64);
+                        encode::pub_acks(out, acks);
+                    }
                     Err(error) => {
                         self.collected = Batch::default();
                         return Some(telemetry_failed(&error));

@@ -7,15 +7,18 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nave_env::{Moment, SharedEnv};
+use nave_metrics::Page;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use crate::engine::{Engine, EngineError, View};
 use crate::fold::{Fold, Verdict, check_limits};
+use crate::metrics::StoreMetrics;
 use crate::{BoxFuture, CommitError, Guard, Put, Revision, StoreError};
 
 /// Most commits in one fold: bounds how long the first of them waits for the others.
@@ -57,6 +60,9 @@ struct Shared {
     wake: Condvar,
     /// The last durable state; `None` while the engine is being reopened, or for good once the store is closed.
     view: RwLock<Option<Arc<dyn View>>>,
+    metrics: StoreMetrics,
+    /// The last write succeeded, or none was tried.
+    writable: AtomicBool,
 }
 
 /// The handle of a running committer. Dropping it finishes what is queued and closes the engine.
@@ -68,8 +74,13 @@ pub(crate) struct Committer {
 impl Committer {
     /// Starts the thread that owns `engine`.
     pub(crate) fn start(engine: impl Engine, env: SharedEnv) -> std::io::Result<Self> {
-        let shared =
-            Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), view: RwLock::new(engine.view()) });
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            view: RwLock::new(engine.view()),
+            metrics: StoreMetrics::default(),
+            writable: AtomicBool::new(true),
+        });
         let worker = Worker { shared: Arc::clone(&shared), engine, env, suspended: None, last_reopen: None };
         let thread = std::thread::Builder::new().name("nave-store".into()).spawn(move || worker.run())?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
@@ -79,8 +90,26 @@ impl Committer {
     pub(crate) fn commit(&self, guards: Vec<Guard>, puts: Vec<Put>) -> BoxFuture<'static, Answer> {
         match self.enqueue(guards, puts) {
             Ok(answer) => Box::pin(async move { answer.await.unwrap_or(Err(CommitError::Stopped)) }),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
+            Err(error) => {
+                let answer = Err(error);
+                self.shared.metrics.count(&answer);
+                Box::pin(std::future::ready(answer))
+            }
         }
+    }
+
+    /// Puts what was counted on the page.
+    pub(crate) fn collect(&self, page: &mut Page) {
+        let queued = {
+            let queue = self.shared.queue.lock();
+            (queue.waiting.len(), queue.bytes)
+        };
+        self.shared.metrics.collect(page, queued, self.is_writable());
+    }
+
+    /// Whether changes are taken: false while the disk is full or fails, and once the store is closed.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.shared.writable.load(Ordering::Relaxed) && !self.shared.queue.lock().stopping
     }
 
     fn enqueue(&self, guards: Vec<Guard>, puts: Vec<Put>) -> Result<oneshot::Receiver<Answer>, CommitError> {
@@ -174,18 +203,27 @@ impl<E: Engine> Worker<E> {
         let Some(view) = self.shared.view.read().clone() else {
             let error = self.suspended.as_ref().map_or(CommitError::Stopped, as_commit_error);
             for request in requests {
+                let answer = Err(error.clone());
+                self.shared.metrics.count(&answer);
                 // A receiver that is gone does not want the answer.
-                let _ = request.answer.send(Err(error.clone()));
+                let _ = request.answer.send(answer);
             }
             return;
         };
+        self.shared.metrics.batch.count(requests.len() as u64);
         let mut fold = Fold::new(self.engine.newest());
         let decided: Vec<_> = requests
             .into_iter()
             .map(|request| (fold.offer(request.guards, request.puts, |key| view.get(key)), request.answer))
             .collect();
         drop(view);
-        let written = if fold.is_empty() { Ok(()) } else { self.write(fold) };
+        let written = if fold.is_empty() {
+            Ok(())
+        } else {
+            let written = self.write(fold);
+            self.shared.writable.store(written.is_ok(), Ordering::Relaxed);
+            written
+        };
         let failure = written.err().map(|error| as_commit_error(&error));
         for (verdict, answer) in decided {
             let result = match (verdict, &failure) {
@@ -197,6 +235,7 @@ impl<E: Engine> Worker<E> {
                 (Verdict::Unreadable(error), _) => Err(CommitError::Failed(error.to_string())),
                 (Verdict::Conflict { .. }, None) => Err(CommitError::Stopped),
             };
+            self.shared.metrics.count(&result);
             let _ = answer.send(result);
         }
     }
@@ -210,7 +249,9 @@ impl<E: Engine> Worker<E> {
             return Err(EngineError::Full);
         }
         let newest = fold.newest();
+        let began = self.env.monotonic();
         let result = self.engine.write(fold.into_changes(), newest).and_then(|()| self.engine.sync());
+        self.shared.metrics.sync.observe(self.env.monotonic().since(began));
         match result {
             Ok(()) => {
                 *self.shared.view.write() = self.engine.view();

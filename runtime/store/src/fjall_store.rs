@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Snapshot};
 use nave_env::SharedEnv;
+use nave_metrics::{Collect, Page};
 
 use crate::commit::Committer;
 use crate::engine::{Engine, EngineError, View};
@@ -77,10 +78,22 @@ impl FjallStore {
         Ok(Self { committer })
     }
 
+    /// Whether changes are taken: false after one that the disk had no space for or failed at, until one succeeds, and once the
+    /// store is closed.
+    pub fn is_writable(&self) -> bool {
+        self.committer.is_writable()
+    }
+
     /// Finishes the queued commits and closes the directory; blocks for as long as that takes. Later calls of the store
     /// answer that it is closed. Dropping the store does the same.
     pub fn close(&self) {
         self.committer.close();
+    }
+}
+
+impl Collect for FjallStore {
+    fn collect(&self, page: &mut Page) {
+        self.committer.collect(page);
     }
 }
 

@@ -21,6 +21,7 @@ mod error;
 mod fjall_store;
 mod fold;
 mod journal;
+mod metrics;
 pub mod sim;
 
 use std::future::Future;

@@ -22,6 +22,23 @@ fn nothing_is_shown_without_the_token() {
 }
 
 #[test]
+fn probes_tell_why_the_process_is_not_ready() {
+    let world = World::new();
+    let probe = |path: &str| world.admin_request("GET", path).without("Authorization").send();
+    assert_eq!(probe("/readyz").status, 200);
+    world.unready.lock().unwrap().push("the disk is full".to_owned());
+    let answer = probe("/readyz");
+    assert_eq!((answer.status, answer.body.as_str()), (503, "the disk is full\n"));
+    assert_eq!(probe("/healthz").status, 200);
+    world.admin_request("POST", "/readyz").send().dps_error(405_000, "GenericMethodNotAllowed");
+    world
+        .admin_request("GET", "/metrics")
+        .without("Authorization")
+        .send()
+        .dps_error(401_002, "IotHubUnauthorizedAccess");
+}
+
+#[test]
 fn the_status_counts_connections() {
     let world = World::new();
     world.create_device("d1");

@@ -1,7 +1,7 @@
 //! Two hubs and a provisioning service in one thread and virtual time, and requests to them.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -11,7 +11,7 @@ use nave_engine::{Engine, Functions, Source};
 use nave_env::sim::{SimEnv, Simulation};
 use nave_env::{Env, SharedEnv};
 use nave_http::service::{Body, HttpService, Peer, PeerTls, ResponseBody};
-use nave_http::{Admin, Surface};
+use nave_http::{Admin, Monitoring, Surface};
 use nave_hub::provisioning::{LinkedHub, ProvisioningParts};
 use nave_hub::{
     ConnectOptions, Connected, HostId, Hub, HubParts, Mailbox, MailboxFull, NoPeers, Platform, Presented, Provisioning,
@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) platform: Arc<Platform>,
     surface: Surface,
     admin: Admin,
+    /// Why the process is not ready.
+    pub(crate) unready: Arc<Mutex<Vec<String>>>,
 }
 
 impl World {
@@ -84,8 +86,12 @@ impl World {
         let platform = Arc::new(Platform::new(shared, hubs, provisioning));
         simulation.run(platform.recover()).unwrap().unwrap();
         let surface = Surface::new(Arc::clone(&platform));
-        let admin = Admin::new(Arc::clone(&platform), ADMIN_TOKEN);
-        Self { simulation, env, platform, surface, admin }
+        let unready = Arc::new(Mutex::new(Vec::new()));
+        let reasons = Arc::clone(&unready);
+        let readiness = Box::new(move || reasons.lock().unwrap().clone());
+        let admin = Admin::new(Arc::clone(&platform), ADMIN_TOKEN)
+            .with_monitoring(Monitoring { readiness, ..Monitoring::default() });
+        Self { simulation, env, platform, surface, admin, unready }
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -204,7 +210,7 @@ fn versioned(path: &str, version: &str) -> String {
 /// What a device was sent. Methods are answered as they come, if there is an answer.
 #[derive(Default)]
 pub(crate) struct Messages {
-    sent: std::sync::Mutex<Vec<ToDevice>>,
+    sent: Mutex<Vec<ToDevice>>,
 }
 
 impl Messages {

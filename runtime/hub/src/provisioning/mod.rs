@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use crate::authority::Authorities;
 use crate::hub::Hub;
 use crate::lane::Lanes;
+use crate::metrics::ProvisioningMetrics;
 
 pub use allocate::LinkedHub;
 pub use enrollment::{AttestationInput, EnrollmentInput, EnrollmentPage, MAX_ENROLLMENT_GROUPS, MAX_ENROLLMENT_PAGE};
@@ -69,6 +70,7 @@ pub struct Provisioning {
     groups: Mutex<HashMap<String, (Revision, Arc<EnrollmentRecord>)>>,
     /// Operations that this process is still working on.
     running: Mutex<HashSet<String>>,
+    metrics: ProvisioningMetrics,
 }
 
 impl Provisioning {
@@ -90,6 +92,7 @@ impl Provisioning {
             hubs: parts.hubs,
             groups: Mutex::default(),
             running: Mutex::default(),
+            metrics: ProvisioningMetrics::default(),
         }
     }
 
@@ -126,6 +129,10 @@ impl Provisioning {
     /// The linked hubs, in the operator's order.
     pub fn hubs(&self) -> &[LinkedHub] {
         &self.hubs
+    }
+
+    pub(crate) const fn metrics(&self) -> &ProvisioningMetrics {
+        &self.metrics
     }
 
     pub(crate) fn hub(&self, name: &str) -> Option<&Arc<Hub>> {

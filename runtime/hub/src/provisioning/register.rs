@@ -18,9 +18,10 @@ use nave_model::{
 use nave_store::Revision;
 use serde_json::Value;
 
-use super::Provisioning;
 use super::attest::{Attested, DeviceCredentials, Proof};
 use super::enrollment::registration_not_found;
+use super::{OWNER, Provisioning};
+use crate::audit::{self, Actor, Change, Outcome};
 use crate::error::{ErrorCode, HubError};
 use crate::registry::argument;
 
@@ -103,11 +104,40 @@ impl Provisioning {
     ///
     /// 400 for an id that is none, 401 if the device may not register, and ours.
     pub async fn register(self: &Arc<Self>, attempt: Attempt) -> Result<Operation, HubError> {
+        let outcome = self.begin(&attempt).await;
+        self.metrics().count(&outcome);
+        self.audit(&attempt, &outcome);
+        outcome
+    }
+
+    /// Nothing is recorded of who did not prove that they are a device of an enrollment.
+    fn audit(&self, attempt: &Attempt, outcome: &Result<Operation, HubError>) {
+        let (outcome, object) = match outcome {
+            Err(error) if error.code.status() == 401 || error.code.status() == 429 => return,
+            Err(error) => (error.into(), String::new()),
+            Ok(Operation { state, .. }) => {
+                let hub = state.hub.as_deref().unwrap_or_default();
+                let device = state.device_id.as_deref().unwrap_or_default();
+                let outcome = match state.status {
+                    RegistrationStatus::Assigned | RegistrationStatus::Assigning => Outcome::Done(200),
+                    RegistrationStatus::Failed | RegistrationStatus::Disabled => {
+                        Outcome::Unsuccessful(state.status.name())
+                    }
+                };
+                (outcome, format!("{hub}/devices/{device}"))
+            }
+        };
+        let actor = Actor::Device(attempt.registration_id.clone());
+        let change = Change { actor: &actor, peer: None, owner: OWNER, action: "register", object: &object, outcome };
+        audit::record(&*self.env, &change);
+    }
+
+    async fn begin(self: &Arc<Self>, attempt: &Attempt) -> Result<Operation, HubError> {
         let id = registration_id(&attempt.registration_id)?;
         let proof = Proof::read(&attempt.credentials).map_err(|error| unauthorized().with_detail(error))?;
         let _lane = self.lanes.enter(&id).await;
         let operation_id = self.new_operation_id();
-        self.attempt(&id, &attempt, &proof, &operation_id, 0).await
+        self.attempt(&id, attempt, &proof, &operation_id, 0).await
     }
 
     /// What became of an operation.

@@ -65,6 +65,8 @@ pub(super) fn check(file: File, base: &Path, overrides: Overrides) -> Result<Con
         mqtts: listen("listen.mqtts", overrides.mqtts.or(file.listen.mqtts), || Listen::everywhere(MQTTS_PORT))?,
         https: listen("listen.https", overrides.https.or(file.listen.https), || Listen::everywhere(HTTPS_PORT))?,
         admin,
+        audit_file: file.audit.file.map(|path| base.join(path)),
+        metrics_token_file: file.metrics.token_file.map(|path| base.join(path)),
         tls,
         hubs,
         provisioning,

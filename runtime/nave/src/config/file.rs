@@ -19,6 +19,8 @@ pub(super) struct File {
     pub(super) functions_dir: Option<PathBuf>,
     pub(super) log: LogSection,
     pub(super) listen: ListenSection,
+    pub(super) audit: AuditSection,
+    pub(super) metrics: MetricsSection,
     pub(super) tls: TlsSection,
     pub(super) hub: Vec<HubSection>,
     pub(super) provisioning: ProvisioningSection,
@@ -39,6 +41,20 @@ pub(super) struct ListenSection {
     pub(super) mqtts: Option<String>,
     pub(super) https: Option<String>,
     pub(super) admin: Option<String>,
+}
+
+/// `[audit]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AuditSection {
+    pub(super) file: Option<PathBuf>,
+}
+
+/// `[metrics]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct MetricsSection {
+    pub(super) token_file: Option<PathBuf>,
 }
 
 /// `[tls]`.

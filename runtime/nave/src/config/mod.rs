@@ -42,6 +42,10 @@ pub(crate) struct Config {
     pub(crate) https: Listen,
     /// The admin API, HTTP on loopback.
     pub(crate) admin: Listen,
+    /// Where audit records go; `None` for the log.
+    pub(crate) audit_file: Option<PathBuf>,
+    /// Holds a token for `/metrics` alone.
+    pub(crate) metrics_token_file: Option<PathBuf>,
     /// The operator's certificate; `None` for the development CA's.
     pub(crate) tls: Option<TlsFiles>,
     /// The hubs, at least one; the first is the default.

@@ -17,10 +17,20 @@ pub(super) struct Section {
 pub(super) const FILE: Section = Section {
     title: "the top level",
     keys: &["data_dir", "functions_dir", "workers"],
-    tables: &[("log", &LOG), ("listen", &LISTEN), ("tls", &TLS), ("hub", &HUB), ("provisioning", &PROVISIONING)],
+    tables: &[
+        ("audit", &AUDIT),
+        ("log", &LOG),
+        ("listen", &LISTEN),
+        ("metrics", &METRICS),
+        ("tls", &TLS),
+        ("hub", &HUB),
+        ("provisioning", &PROVISIONING),
+    ],
 };
 const LOG: Section = Section { title: "[log]", keys: &["format", "level"], tables: &[] };
 const LISTEN: Section = Section { title: "[listen]", keys: &["admin", "https", "mqtts"], tables: &[] };
+const AUDIT: Section = Section { title: "[audit]", keys: &["file"], tables: &[] };
+const METRICS: Section = Section { title: "[metrics]", keys: &["token_file"], tables: &[] };
 const TLS: Section = Section { title: "[tls]", keys: &["ca", "certificate", "key"], tables: &[] };
 const HUB: Section = Section {
     title: "[[hub]]",

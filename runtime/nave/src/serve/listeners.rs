@@ -7,6 +7,7 @@ use nave_auth::ConnectionString;
 use nave_env::Env as _;
 use nave_http::{Admin, Surface};
 use nave_hub::Platform;
+use nave_metrics::Collect;
 use nave_model::HostName;
 use nave_net::tls::{Certificates, ServerTls};
 use nave_net::{ListenError, RealEnv, Server, WebSocketEndpoint};
@@ -14,6 +15,8 @@ use nave_session::MqttFactory;
 
 use super::Settings;
 use super::certificates::ServerIdentity;
+use super::monitoring::{self, Stopping};
+use super::platform::Parts;
 use crate::config::{Config, Listen};
 use crate::failure::Failure;
 use crate::ready::{Ready, ReadyAdmin, ReadyHub, ReadyProvisioning};
@@ -38,15 +41,19 @@ pub(super) fn open(
     server: &Server,
     config: &Config,
     identity: &ServerIdentity,
-    platform: &Arc<Platform>,
+    parts: &Parts,
     env: &Arc<RealEnv>,
+    stopping: &Stopping,
 ) -> Result<Open, Failure> {
+    let platform = &parts.platform;
     let certificates = Certificates::new(identity.identity.clone(), []);
     let tls = ServerTls::new(Arc::clone(&certificates)).map_err(Failure::runtime)?;
     let factory = Arc::new(MqttFactory::new(Arc::clone(platform)));
     let surface = Arc::new(Surface::new(Arc::clone(platform)));
     let token = new_token(env);
-    let admin = Arc::new(Admin::new(Arc::clone(platform), &token));
+    let others = vec![server.metrics(), surface.clone() as Arc<dyn Collect>];
+    let monitoring = monitoring::monitoring(config, parts, others, stopping)?;
+    let admin = Arc::new(Admin::new(Arc::clone(platform), &token).with_monitoring(monitoring));
     let mqtts = bind("mqtts", &config.mqtts, |address| server.listen_mqtts(address, &tls, factory.clone()))?;
     let websocket = WebSocketEndpoint {
         paths: nave_session::WEBSOCKET_PATHS,

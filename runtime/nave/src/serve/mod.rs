@@ -4,6 +4,7 @@ mod banner;
 mod certificates;
 mod directory;
 mod listeners;
+mod monitoring;
 mod platform;
 mod renewal;
 mod settings;
@@ -14,11 +15,13 @@ use std::time::{Duration, Instant};
 
 use nave_engine::{Engine, Functions};
 use nave_env::SharedEnv;
+use nave_hub::audit::{self, Actor, Change, Outcome};
 use nave_model::Timestamp;
 use nave_net::{RealEnv, Server, ServerOptions, Signal};
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::logging::AuditFile;
 use crate::ready;
 use crate::ticker::Ticker;
 use certificates::CertificateError;
@@ -35,8 +38,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// delivers once more what the terminal has delivered to the whole group already.
 const SAME_REQUEST: Duration = Duration::from_secs(1);
 
-/// Runs a hub until it is asked to stop. SIGHUP loads the functions again.
-pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
+/// Runs a hub until it is asked to stop. SIGHUP loads the functions again, and opens the file of audit records again.
+pub(crate) fn serve(config: &Config, audit: Option<&AuditFile>) -> Result<(), Failure> {
     let started = Instant::now();
     let signals = watch_signals()?;
     let data = DataDir::open(&config.data_dir)?;
@@ -51,7 +54,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     // The sender lives in a thread that ends with the process; without it there is nobody who could ask for anything.
     let stop = loop {
         match signals.recv().unwrap_or(Signal::Terminate) {
-            Signal::Reload => running.reload(config),
+            Signal::Reload => running.reload(config, audit, &env),
             stop => break stop,
         }
     };
@@ -67,6 +70,7 @@ struct Running {
     ticker: Ticker,
     functions: Arc<Functions>,
     parts: platform::Parts,
+    stopping: monitoring::Stopping,
 }
 
 fn start(config: &Config, data: &DataDir, env: &Arc<RealEnv>, shared: &SharedEnv) -> Result<Running, Failure> {
@@ -88,27 +92,38 @@ fn start(config: &Config, data: &DataDir, env: &Arc<RealEnv>, shared: &SharedEnv
     block_on(parts.platform.recover())?.map_err(|error| {
         Failure::runtime(format_args!("the state in {} cannot be read: {error}", data.path().display()))
     })?;
+    let stopping = monitoring::Stopping::default();
     let options = ServerOptions { workers: config.workers, ..ServerOptions::default() };
     let server = Server::start(&options, Arc::clone(env)).map_err(Failure::runtime)?;
-    let open = listeners::open(&server, config, &identity, &parts.platform, env)?;
+    let open = listeners::open(&server, config, &identity, &parts, env, &stopping)?;
     if identity.is_development {
         renewal::start(shared, &open.certificates, data.tls(), certificate_names(config));
     }
     let ready = listeners::describe(config, &settings, &parts.platform, &identity, &open)?;
     ready.write(data.path()).map_err(|error| data.explain(&error))?;
     banner::print(config, &ready, &identity, data);
-    Ok(Running { server, ticker, functions, parts })
+    Ok(Running { server, ticker, functions, parts, stopping })
 }
 
 impl Running {
     /// Puts the functions that are on disk now in place of those that run. Calls that are under way finish on the old ones.
-    fn reload(&self, config: &Config) {
-        match self.functions.reload(&config.functions) {
-            Ok(()) => tracing::info!(source = ?config.functions, "functions loaded again"),
-            Err(error) => {
-                tracing::error!(%error, "functions could not all be loaded again: what could not stays as it was")
-            }
+    fn reload(&self, config: &Config, audit: Option<&AuditFile>, env: &RealEnv) {
+        if let Some(Err(error)) = audit.map(AuditFile::reopen) {
+            tracing::error!(%error, "the file of audit records could not be opened again: records go on into the old one");
         }
+        let outcome = match self.functions.reload(&config.functions) {
+            Ok(()) => {
+                tracing::info!(source = ?config.functions, "functions loaded again");
+                Outcome::Done(200)
+            }
+            Err(error) => {
+                tracing::error!(%error, "functions could not all be loaded again: what could not stays as it was");
+                Outcome::Unsuccessful("failed")
+            }
+        };
+        let change =
+            Change { actor: &Actor::Operator, peer: None, owner: "", action: "reload", object: "functions", outcome };
+        audit::record(env, &change);
     }
 
     /// Stops in the order in which nothing is lost: nobody finds the hub, connections end, what is queued is written.
@@ -116,6 +131,7 @@ impl Running {
         if let Err(error) = ready::remove(data.path()) {
             tracing::warn!(%error, "the ready file could not be removed");
         }
+        self.stopping.begin();
         self.parts.platform.close_sessions();
         self.server.shutdown(GRACE);
         drop(self.ticker);

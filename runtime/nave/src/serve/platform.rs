@@ -7,7 +7,8 @@ use nave_env::SharedEnv;
 use nave_hub::provisioning::{LinkedHub, ProvisioningParts};
 use nave_hub::{HostId, Hub, HubParts, NoPeers, Platform, Provisioning};
 use nave_log::{FileLog, Log};
-use nave_model::Tenant;
+use nave_metrics::{Collect, Page};
+use nave_model::{HubId, Tenant};
 use nave_store::{FjallStore, Store};
 
 use super::Settings;
@@ -60,7 +61,20 @@ impl Storage {
 /// The platform and what has to be closed after it.
 pub(super) struct Parts {
     pub(super) platform: Arc<Platform>,
+    functions: Arc<Functions>,
     storage: Storage,
+}
+
+/// A log, which does not know whose it is.
+struct LogOf {
+    hub: HubId,
+    log: Arc<FileLog>,
+}
+
+impl Collect for LogOf {
+    fn collect(&self, page: &mut Page) {
+        self.log.collect(self.hub.as_str(), page);
+    }
 }
 
 impl Parts {
@@ -72,6 +86,7 @@ impl Parts {
         functions: Arc<Functions>,
         env: &SharedEnv,
     ) -> Result<Self, Failure> {
+        functions.measure(env);
         let store: Arc<dyn Store> = storage.store.clone();
         let hubs = config.hubs.iter().zip(&storage.logs).map(|(hub_config, log)| {
             let hub = Hub::new(HubParts {
@@ -108,7 +123,7 @@ impl Parts {
         let provisioning = Provisioning::new(ProvisioningParts {
             env: Arc::clone(env),
             store,
-            functions,
+            functions: Arc::clone(&functions),
             tenant: Tenant::default_tenant(),
             id_scope,
             host_names: std::iter::once(&config.provisioning.host_name)
@@ -120,7 +135,22 @@ impl Parts {
             hubs: linked.collect(),
         });
         let platform = Arc::new(Platform::new(Arc::clone(env), hubs, Arc::new(provisioning)));
-        Ok(Self { platform, storage })
+        Ok(Self { platform, functions, storage })
+    }
+
+    /// Everything here that has metrics.
+    pub(super) fn collectors(&self) -> Vec<Arc<dyn Collect>> {
+        let mut all: Vec<Arc<dyn Collect>> =
+            vec![self.platform.clone(), self.functions.clone(), self.storage.store.clone()];
+        for (hub, log) in self.platform.hubs().iter().zip(&self.storage.logs) {
+            all.push(Arc::new(LogOf { hub: hub.id().clone(), log: Arc::clone(log) }));
+        }
+        all
+    }
+
+    /// The store.
+    pub(super) fn store(&self) -> Arc<FjallStore> {
+        Arc::clone(&self.storage.store)
     }
 
     /// Writes what is queued and closes the files.

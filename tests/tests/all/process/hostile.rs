@@ -34,7 +34,7 @@ const ACKNOWLEDGED_PER_WAVE: u64 = 50;
 const BYTES_PER_CONNECTION: u64 = (72 + 24) << 10;
 
 /// What the process may gain besides: buffers of threads, and pages that the allocator keeps.
-const SLACK: u64 = 12 << 20;
+pub(super) const SLACK: u64 = 12 << 20;
 
 /// What attackers do, one after the other.
 #[derive(Clone, Copy)]
@@ -69,14 +69,14 @@ const ATTACKS: [Attack; 8] = [
 ];
 
 /// A hub with a device that never stops sending.
-struct Control {
+pub(super) struct Control {
     acknowledged: Rc<Cell<u64>>,
     device: JoinHandle<()>,
     stop: Rc<Cell<bool>>,
 }
 
 impl Control {
-    async fn start(ready: &Ready) -> Self {
+    pub(super) async fn start(ready: &Ready) -> Self {
         let key = SharedKey::from_bytes(&[5; DEVICE_KEY_LENGTH]).unwrap();
         Service::hub(ready).create_device(DEVICE, &key).await;
         let mut device = Device::connect(ready, DEVICE, &key).await.unwrap();
@@ -95,7 +95,7 @@ impl Control {
     }
 
     /// Waits until the device got more acknowledgements.
-    async fn goes_on(&self) {
+    pub(super) async fn goes_on(&self) {
         let wanted = self.acknowledged.get() + ACKNOWLEDGED_PER_WAVE;
         in_time("acknowledgements for the control device", async {
             while self.acknowledged.get() < wanted {
@@ -146,7 +146,7 @@ fn three_hundred_strangers_do_not_disturb_a_device() {
     });
 }
 
-async fn finish(control: Control, hub: Nave, site: &Site) {
+pub(super) async fn finish(control: Control, hub: Nave, site: &Site) {
     control.finish().await;
     assert!(!site.log().contains("panicked"), "{}", site.log());
     hub.stop();

@@ -4,12 +4,14 @@
 //! its own, on ports that the system chooses. Bounds of time are there against hangs only.
 #![allow(clippy::disallowed_methods, reason = "these tests are about real processes in real time")]
 
+mod audit;
 mod configuration;
 mod device;
 mod full_disk;
 mod hostile;
 mod kill;
 mod lifecycle;
+mod metrics;
 mod ports;
 mod privileges;
 mod promises;

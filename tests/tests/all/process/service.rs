@@ -65,6 +65,11 @@ impl Service {
         Self { ready: ready.clone(), host, token }
     }
 
+    /// The owner's token, for requests that are written by hand.
+    pub(super) fn authorization(&self) -> String {
+        self.token.clone()
+    }
+
     /// Sends a request and reads the whole answer. Whatever is not a whole answer is an error.
     pub(super) async fn request(&self, method: &str, target: &str, body: &str) -> io::Result<Answer> {
         in_time(target, self.exchange(method, target, body)).await
