@@ -7,6 +7,7 @@
 mod audit;
 mod configuration;
 mod device;
+mod flood;
 mod full_disk;
 mod hostile;
 mod kill;
