@@ -59,16 +59,11 @@ struct Named {
 }
 
 fn read(element: &RawValue) -> (Named, Result<BulkChange, HubError>) {
-    let item: Item<'_> = match parse_object(element.get()) {
-        Ok(item) => item,
-        Err(error) => return (Named::default(), Err(error)),
-    };
-    let named = Named {
-        device: item.id.clone().unwrap_or_default(),
-        module: item.module_id.clone().unwrap_or_default(),
-        operation: item.operation_name().to_owned(),
-    };
-    (named, item.identity().and_then(|identity| item.into_change(identity)))
+    let value: Value = parse_json(element.get()).unwrap_or_default();
+    let text = |member: &str| value.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let named = Named { device: text("id"), module: text("moduleId"), operation: text("importMode") };
+    let item = parse_object::<Item<'_>>(element.get());
+    (named, item.and_then(|item| item.identity().and_then(|identity| item.into_change(identity))))
 }
 
 /// What went wrong.

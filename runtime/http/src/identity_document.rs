@@ -28,10 +28,11 @@ pub(crate) struct Document {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Item<'a> {
-    pub(crate) id: Option<String>,
-    pub(crate) module_id: Option<String>,
-    /// The SDKs write `eTag`.
-    #[serde(rename = "eTag", alias = "etag", alias = "ETag")]
+    id: Option<String>,
+    module_id: Option<String>,
+    /// The SDKs write `eTag`; an identity as it was read, which the Node.js SDK sends as it is, has `etag`.
+    #[serde(rename = "eTag")]
+    bulk_etag: Option<String>,
     etag: Option<String>,
     import_mode: Option<String>,
     #[serde(rename = "twinETag", alias = "twinEtag")]
@@ -107,11 +108,6 @@ impl Document {
 }
 
 impl Item<'_> {
-    /// What the element asks for, as it was written.
-    pub(crate) fn operation_name(&self) -> &str {
-        self.import_mode.as_deref().unwrap_or_default()
-    }
-
     /// Which device or module the element is about.
     pub(crate) fn identity(&self) -> Result<Identity, HubError> {
         let device = self.id.as_deref().ok_or_else(|| missing("id"))?;
@@ -122,7 +118,7 @@ impl Item<'_> {
 
     pub(crate) fn into_change(self, identity: Identity) -> Result<BulkChange, HubError> {
         let mode = self.import_mode.as_deref().filter(|mode| !mode.is_empty()).ok_or_else(|| missing("importMode"))?;
-        let of_identity = || if_tag(self.etag.as_deref(), "eTag");
+        let of_identity = || if_tag(self.bulk_etag.as_deref().or(self.etag.as_deref()), "eTag");
         let operation = match mode.to_ascii_lowercase().as_str() {
             "create" => BulkOperation::Create,
             "update" => BulkOperation::Update(IfMatch::Any),

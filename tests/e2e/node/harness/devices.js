@@ -5,7 +5,7 @@
 const assert = require('node:assert/strict');
 const { EventEmitter, once } = require('node:events');
 const { setTimeout: sleep } = require('node:timers/promises');
-const { Client } = require('azure-iot-device');
+const { Client, ModuleClient } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
 const { ExponentialBackOffWithJitter, NoRetry } = require('azure-iot-common');
 
@@ -108,6 +108,10 @@ function withKey(connectionString, options) {
   return Device.connect(Client.fromConnectionString(connectionString, Mqtt), options);
 }
 
+function moduleWithKey(connectionString, options) {
+  return Device.connect(ModuleClient.fromConnectionString(connectionString, Mqtt), options);
+}
+
 async function withCertificate(host, deviceId, certificate, options) {
   const client = Client.fromConnectionString(`HostName=${host};DeviceId=${deviceId};x509=true`, Mqtt);
   await client.setOptions({ cert: certificate.chain, key: certificate.key });
@@ -127,4 +131,4 @@ function cutConnections(port) {
   return sockets.length;
 }
 
-module.exports = { Device, closeAll, cutConnections, until, withCertificate, withKey };
+module.exports = { Device, closeAll, cutConnections, moduleWithKey, until, withCertificate, withKey };

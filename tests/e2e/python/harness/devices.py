@@ -6,7 +6,8 @@ import socket
 import threading
 import time
 
-from azure.iot.device import IoTHubDeviceClient, Message, MethodResponse, ProvisioningDeviceClient, X509
+from azure.iot.device import (IoTHubDeviceClient, IoTHubModuleClient, Message, MethodResponse,
+                              ProvisioningDeviceClient, X509)
 
 from harness.pki import Certificate
 
@@ -73,6 +74,19 @@ class Device:
 def from_connection_string(text: str, ca: str, **options) -> IoTHubDeviceClient:
     options.setdefault("connection_retry_interval", RETRY_SECONDS)
     return IoTHubDeviceClient.create_from_connection_string(text, server_verification_cert=_read(ca), **options)
+
+
+def module_from_connection_string(text: str, ca: str, **options) -> IoTHubModuleClient:
+    options.setdefault("connection_retry_interval", RETRY_SECONDS)
+    return IoTHubModuleClient.create_from_connection_string(text, server_verification_cert=_read(ca), **options)
+
+
+def module_from_certificate(host: str, device_id: str, module_id: str, certificate: Certificate, ca: str,
+                            **options) -> IoTHubModuleClient:
+    options.setdefault("connection_retry_interval", RETRY_SECONDS)
+    certificate_file, key_file = certificate.files()
+    return IoTHubModuleClient.create_from_x509_certificate(
+        X509(certificate_file, key_file), host, device_id, module_id, server_verification_cert=_read(ca), **options)
 
 
 def from_certificate(host: str, device_id: str, certificate: Certificate, ca: str, **options) -> IoTHubDeviceClient:

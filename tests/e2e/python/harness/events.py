@@ -27,6 +27,7 @@ class Event:
     properties: dict
     system: dict
     body: bytes
+    module_id: str | None = None
 
     @staticmethod
     def parse(line: bytes) -> "Event":
@@ -36,6 +37,7 @@ class Event:
         return Event(
             int(item["partition"]), item["offset"], item["sequenceNumber"], item["enqueuedTime"], item["deviceId"],
             item["properties"], item["systemProperties"], base64.b64decode(item["body"], validate=True),
+            item.get("moduleId"),
         )
 
 

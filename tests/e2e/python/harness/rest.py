@@ -80,6 +80,33 @@ class HubRest(Service):
         assert status in (200, 404), status
         return status == 200
 
+    def create_module(self, device_id: str, module_id: str, **fields) -> dict:
+        """A module with fresh keys, unless `authentication` is given."""
+        if "authentication" not in fields:
+            keys = {"primaryKey": new_key(), "secondaryKey": new_key()}
+            fields["authentication"] = {"type": "sas", "symmetricKey": keys}
+        body = {"deviceId": device_id, "moduleId": module_id, **fields}
+        module = self.ok("PUT", f"{self._module_path(device_id, module_id)}", json=body).json()
+        self._remember(module)
+        return module
+
+    def module(self, device_id: str, module_id: str) -> dict:
+        module = self.ok("GET", self._module_path(device_id, module_id)).json()
+        self._remember(module)
+        return module
+
+    def delete_module(self, device_id: str, module_id: str) -> None:
+        self.ok("DELETE", self._module_path(device_id, module_id), headers={"If-Match": "*"})
+
+    def module_connection_string(self, module: dict, which: str = "primaryKey") -> str:
+        key = module["authentication"]["symmetricKey"][which]
+        names = f"DeviceId={module['deviceId']};ModuleId={module['moduleId']}"
+        return f"HostName={self.endpoint.host};{names};SharedAccessKey={key}"
+
+    @staticmethod
+    def _module_path(device_id: str, module_id: str) -> str:
+        return f"/devices/{segment(device_id)}/modules/{segment(module_id)}"
+
     def twin(self, device_id: str) -> dict:
         return self.ok("GET", f"/twins/{segment(device_id)}").json()
 

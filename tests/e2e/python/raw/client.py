@@ -188,16 +188,18 @@ class Client:
 
 
 class Hub:
-    """How to log in at a hub."""
+    """How devices and modules log in at a hub."""
 
     def __init__(self, rest):
         self.host, self.ca, self.rest = rest.endpoint.host, rest.ca, rest
 
     def connect_packet(self, device: dict, *, key="primaryKey", token: str | None = None, username: str | None = None,
                        client_id: str | None = None, password: bool = True, **fields) -> bytes:
-        name = device["deviceId"]
+        module = device.get("moduleId")
+        name = device["deviceId"] if module is None else f"{device['deviceId']}/{module}"
         if token is None and password:
-            token = sas.token(f"{self.host}/devices/{name}", device["authentication"]["symmetricKey"][key])
+            resource = f"{self.host}/devices/{name.replace('/', '/modules/')}"
+            token = sas.token(resource, device["authentication"]["symmetricKey"][key])
         if username is None:
             username = f"{self.host}/{name}/?api-version={HUB_VERSION}&DeviceClientType=raw"
         return connect(name if client_id is None else client_id, username, token if password else None, **fields)
@@ -234,7 +236,8 @@ class Provisioning:
 
 
 def events(device: dict, bag: str = "") -> str:
-    return f"devices/{device['deviceId']}/messages/events/{bag}"
+    module = f"/modules/{device['moduleId']}" if "moduleId" in device else ""
+    return f"devices/{device['deviceId']}{module}/messages/events/{bag}"
 
 
 def random_bytes(count: int) -> bytes:
