@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::commands::{ca, device, enrollment, events, hosts, hub, method, policy, registration, simulate, twin};
+use crate::commands::{
+    ca, device, enrollment, events, hosts, hub, method, module, policy, registration, simulate, twin,
+};
 use crate::config::{Overrides, closest};
 
 /// A self-hosted IoT device hub and device-provisioning service for the Azure IoT SDKs.
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     Hub(hub::HubArgs),
     /// The devices of a hub.
     Device(device::DeviceArgs),
+    /// The modules of devices.
+    Module(module::ModuleArgs),
     /// Tags, desired and reported properties of devices.
     Twin(twin::TwinArgs),
     /// Methods of devices.

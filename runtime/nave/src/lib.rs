@@ -63,6 +63,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Hub(args) => commands::hub::run(&args),
         Command::Device(args) => commands::device::run(&args),
+        Command::Module(args) => commands::module::run(&args),
         Command::Twin(args) => commands::twin::run(&args),
         Command::Method(args) => commands::method::run(&args),
         Command::Enrollment(args) => commands::enrollment::run(&args),

@@ -36,6 +36,14 @@ pub(super) fn segment(id: &str) -> String {
     percent_encode(id)
 }
 
+/// The piece of a path that names a device, or a module written as `DEVICE/MODULE`.
+pub(super) fn identity_path(id: &str) -> String {
+    match id.split_once('/') {
+        None => segment(id),
+        Some((device, module)) => format!("{}/modules/{}", segment(device), segment(module)),
+    }
+}
+
 /// An ETag as `If-Match` has it.
 pub(super) fn quoted(etag: &str) -> String {
     if etag.starts_with('"') { etag.to_owned() } else { format!("\"{etag}\"") }

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::input::{json, segment};
+use super::input::{identity_path, json};
 use crate::client::{Method, Target};
 use crate::failure::Failure;
 use crate::output;
@@ -26,7 +26,7 @@ pub(crate) struct MethodArgs {
 enum MethodCommand {
     /// Call a method and print the device's answer.
     Call {
-        /// The device.
+        /// The device, or DEVICE/MODULE.
         id: String,
         /// The method.
         method: String,
@@ -53,6 +53,6 @@ pub(crate) fn run(args: &MethodArgs) -> Result<(), Failure> {
         "responseTimeoutInSeconds": timeout,
         "connectTimeoutInSeconds": connect_timeout,
     });
-    let answer = api.send(Method::Post, &format!("/twins/{}/methods", segment(id)), &[], Some(&body))?.body;
+    let answer = api.send(Method::Post, &format!("/twins/{}/methods", identity_path(id)), &[], Some(&body))?.body;
     output::one(args.target.output, &answer)
 }

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::input::{json, quoted, segment};
+use super::input::{identity_path, json, quoted};
 use crate::client::{Method, Target};
 use crate::failure::Failure;
 use crate::output;
@@ -13,6 +13,7 @@ use crate::output;
 #[command(after_long_help = "\
 Examples:
   nave twin show thermostat-1
+  nave twin show gateway-1/camera                       of a module
   nave twin patch thermostat-1 --desired '{\"interval\": 30}'
   nave twin patch thermostat-1 --tags '{\"floor\": 2}' --desired @desired.json
   nave twin patch thermostat-1 --desired '{\"interval\": null}'     removes the property
@@ -29,7 +30,7 @@ pub(crate) struct TwinArgs {
 enum TwinCommand {
     /// Show a device's twin.
     Show {
-        /// The device.
+        /// The device, or DEVICE/MODULE.
         id: String,
     },
     /// Merge: what is named changes, null removes, the rest stays.
@@ -40,7 +41,7 @@ enum TwinCommand {
 
 #[derive(Args)]
 struct Change {
-    /// The device.
+    /// The device, or DEVICE/MODULE.
     id: String,
     /// Tags, JSON.
     #[arg(long, required_unless_present = "desired")]
@@ -77,5 +78,5 @@ pub(crate) fn run(args: &TwinArgs) -> Result<(), Failure> {
 }
 
 fn path(id: &str) -> String {
-    format!("/twins/{}", segment(id))
+    format!("/twins/{}", identity_path(id))
 }
