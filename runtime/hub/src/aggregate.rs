@@ -3,7 +3,7 @@
 //! A module is an aggregate like a device. What differs is that it needs its device, the owner: the commit that creates a
 //! module writes the owner's record anew, so that whoever deletes the owner meanwhile is refused and looks for modules again.
 
-use nave_model::{Authentication, DeviceRecord, Identity, IdentityEtag, IfMatch, SessionRecord, Timestamp};
+use nave_model::{Authentication, DeviceRecord, Identity, IdentityEtag, IfMatch, ModuleId, SessionRecord, Timestamp};
 use nave_store::{CommitError, Expect, Guard, Put};
 
 use crate::error::{ErrorCode, HubError};
@@ -12,8 +12,8 @@ use crate::outbox::Event;
 use crate::session::CloseReason;
 use crate::twin::{rejected_by_service, twin_record};
 
-/// Most modules of a device (Azure IoT Hub documentation, quotas; protocol notes: limits §4). One more is refused with
-/// `TooManyModulesOnDevice`.
+/// Most modules of a device, its system modules not included (Azure IoT Hub documentation, quotas; protocol notes: limits
+/// §4). One more is refused with `TooManyModulesOnDevice`.
 pub const MAX_MODULES: usize = 50;
 
 impl Hub {
@@ -59,7 +59,10 @@ impl Hub {
             }
             if let Some(owner) = owner {
                 let (record, revision) = self.require(owner).await?;
-                if self.modules_of(owner).await?.len() + creations.len() > MAX_MODULES {
+                let added = creations.iter().filter(|creation| counts(&creation.identity)).count();
+                let modules = self.modules_of(owner).await?;
+                let there = modules.iter().filter_map(|record| record.identity().ok()).filter(counts).count();
+                if added > 0 && there + added > MAX_MODULES {
                     let message = format!("A device has at most {MAX_MODULES} modules.");
                     return Err(HubError::new(ErrorCode::TooManyModulesOnDevice, message));
                 }
@@ -116,7 +119,8 @@ impl Hub {
                 Guard { key: key.clone(), expect: Expect::At(revision) },
                 Guard { key: session_key.clone(), expect },
             ];
-            let mut puts = vec![Put { key: key.clone(), value: None }, Put { key: session_key.clone(), value: None }];
+            let gone = [key.clone(), session_key.clone(), self.keys.announced(&identity.to_string())];
+            let mut puts: Vec<Put> = gone.into_iter().map(|key| Put { key, value: None }).collect();
             let has_event = self.orphan_events(&record, Event::deleted(&record), &mut puts)?;
             match self.store.commit(guards, puts).await {
                 Ok(_) => {
@@ -154,6 +158,11 @@ struct Creation {
     marker: String,
     put: Put,
     has_event: bool,
+}
+
+/// System modules come on top of the modules that a device may have.
+fn counts(identity: &Identity) -> bool {
+    !identity.module_id().is_some_and(ModuleId::is_system)
 }
 
 fn already_exists(identity: &Identity) -> HubError {

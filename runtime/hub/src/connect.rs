@@ -95,13 +95,20 @@ impl Hub {
             let expect = before.as_ref().map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
             guards.push(Guard { key: session_key.clone(), expect });
             let mut puts = vec![put(session_key.clone(), &stored)?];
-            if let Some(model) = &options.model_id {
+            let announced = self.announces();
+            if announced || options.model_id.is_some() {
                 let (mut record, revision) = self.require(&who.identity).await?;
                 if revision != who.revision {
                     return Ok(Connected::Changed);
                 }
-                if record.twin.model_id.as_ref() != Some(model) {
-                    record.twin.model_id = Some(model.clone());
+                let new_model = options.model_id.is_some() && record.twin.model_id != options.model_id;
+                if new_model {
+                    record.twin.model_id.clone_from(&options.model_id);
+                }
+                if announced {
+                    self.announce(&who.identity, &mut record, epoch, &mut puts)?;
+                }
+                if announced || new_model {
                     puts.push(put(record_key.clone(), &record)?);
                 }
             }
@@ -120,9 +127,13 @@ impl Hub {
                         auth_method: Arc::clone(&who.auth_method),
                         model_id: options.model_id.as_deref().map(Arc::from),
                         mailbox: Arc::clone(&options.mailbox),
+                        announced,
                         now: self.env.now(),
                     }));
                     self.sessions.insert(&session);
+                    if announced {
+                        self.forward_soon(&who.identity);
+                    }
                     let unconfirmed = Unconfirmed { hub: self, session: Some(Arc::clone(&session)) };
                     if self.changed_meanwhile(who, &session).await? {
                         return Ok(Connected::Changed);

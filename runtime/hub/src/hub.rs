@@ -250,6 +250,9 @@ impl Hub {
     pub(crate) fn leave(&self, session: &Session) {
         if self.sessions.remove(session) {
             self.presence.left(&session.identity, session.last_activity(), self.env.now());
+            if session.announced {
+                self.announce_end(session);
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ mod authority;
 mod bulk;
 mod bus;
 mod connect;
+mod connection_event;
 mod credentials;
 mod edge;
 mod error;

@@ -39,8 +39,8 @@ const MAX_EVENT_BYTES: usize = 512 << 10;
 const EVENT_OVERHEAD_BYTES: usize = 1 << 10;
 
 const _: () = assert!(
-    MAX_OUTBOX_BYTES + 2 * MAX_EVENT_BYTES + (MAX_OUTBOX_ENTRIES + 2) * EVENT_OVERHEAD_BYTES <= MAX_APPEND_BYTES,
-    "what waits in a record, the event of its deletion included, fits into one append"
+    MAX_OUTBOX_BYTES + 2 * MAX_EVENT_BYTES + (MAX_OUTBOX_ENTRIES + 3) * EVENT_OVERHEAD_BYTES <= MAX_APPEND_BYTES,
+    "what waits in a record, its connection and the event of its deletion included, fits into one append"
 );
 
 /// How long after a refusal the log is tried again, first and at most: a short stop is not noticed, and a full disk does not
@@ -75,6 +75,11 @@ impl Event {
         Self { source: Source::TwinChangeEvents, op_type: "replaceTwin", body: fitting(body) }
     }
 
+    pub(crate) const fn connection(connected: bool, body: Json) -> Self {
+        let op_type = if connected { "deviceConnected" } else { "deviceDisconnected" };
+        Self { source: Source::DeviceConnectionStateEvents, op_type, body }
+    }
+
     fn lifecycle(op_type: &'static str, record: &DeviceRecord) -> Self {
         let body = Json::parse(view::lifecycle_json(record)).unwrap_or_default();
         Self { source: Source::DeviceLifecycleEvents, op_type, body: fitting(body) }
@@ -86,6 +91,12 @@ impl Event {
 pub(crate) struct Late {
     hub: OnceLock<Weak<Hub>>,
     waiting: Mutex<Waiting>,
+}
+
+impl Late {
+    pub(crate) fn hub(&self) -> Option<Arc<Hub>> {
+        self.hub.get()?.upgrade()
+    }
 }
 
 #[derive(Default)]
@@ -101,9 +112,13 @@ struct Waiting {
 ///
 /// 503: the log has refused events for so long that the change has to wait.
 pub(crate) fn check_outbox(record: &DeviceRecord) -> Result<(), HubError> {
-    let earlier = record.outbox.split_last().map_or(&[] as &[OutboxEntry], |(_newest, earlier)| earlier);
-    let bytes: usize = earlier.iter().map(|entry| entry.body.text().len()).sum();
-    if record.outbox.len() > MAX_OUTBOX_ENTRIES || bytes > MAX_OUTBOX_BYTES { Err(events_wait()) } else { Ok(()) }
+    // There is at most one about the connection, and it is small.
+    let connection = Source::DeviceConnectionStateEvents.as_str();
+    let mut earlier = record.outbox.iter().filter(|entry| entry.source != connection).rev();
+    let newest = usize::from(earlier.next().is_some());
+    let (count, bytes) =
+        earlier.fold((newest, 0), |(count, bytes), entry| (count + 1, bytes + entry.body.text().len()));
+    if count > MAX_OUTBOX_ENTRIES || bytes > MAX_OUTBOX_BYTES { Err(events_wait()) } else { Ok(()) }
 }
 
 fn events_wait() -> HubError {

@@ -72,6 +72,7 @@ impl Platform {
     pub async fn recover(&self) -> Result<(), crate::HubError> {
         for hub in &self.hubs {
             hub.authorities.load().await?;
+            hub.recover_announced().await?;
             let devices = hub.recover_outboxes().await?;
             if devices > 0 {
                 tracing::info!(hub = %hub.id(), devices, "appended events that an earlier stop left behind");

@@ -167,6 +167,8 @@ pub struct Session {
     pub(crate) model_id: Option<Arc<str>>,
     pub(crate) connected_at: Timestamp,
     pub(crate) record: Mutex<Revision>,
+    /// Whether an event told of its begin, so that another has to tell of its end.
+    pub(crate) announced: bool,
     mailbox: Arc<dyn Mailbox>,
     closed: OnceLock<CloseReason>,
     subscriptions: AtomicU32,
@@ -191,6 +193,7 @@ pub(crate) struct NewSession {
     pub(crate) auth_method: Arc<str>,
     pub(crate) model_id: Option<Arc<str>>,
     pub(crate) mailbox: Arc<dyn Mailbox>,
+    pub(crate) announced: bool,
     pub(crate) now: Timestamp,
 }
 
@@ -205,6 +208,7 @@ impl Session {
             model_id: new.model_id,
             connected_at: new.now,
             record: Mutex::new(new.revision),
+            announced: new.announced,
             mailbox: new.mailbox,
             closed: OnceLock::new(),
             subscriptions: AtomicU32::new(new.stored.subscriptions),
@@ -439,6 +443,7 @@ mod tests {
             auth_method: "{}".into(),
             model_id: None,
             mailbox: Arc::clone(inbox) as Arc<dyn Mailbox>,
+            announced: false,
             now: Timestamp::from_unix_seconds(1),
         }))
     }

@@ -78,6 +78,14 @@ def feed(nave, hub1):
     reader.close()
 
 
+@pytest.fixture(scope="session")
+def feed2(nave, hub2):
+    """The messages and events of the second hub, which routes all events."""
+    reader = Feed(hub2.endpoint, nave.ca)
+    yield reader
+    reader.close()
+
+
 @pytest.fixture
 def unique(request):
     """Ids that no other test uses."""

@@ -8,6 +8,7 @@ mod devices;
 mod enrollments;
 mod events;
 mod hosts;
+mod life_cycle;
 mod methods;
 mod modules;
 mod provision;

@@ -99,6 +99,13 @@ fn a_device_has_so_many_modules_and_no_more() {
     for number in 0..MAX_MODULES {
         world.create_module(&format!("d/m{number}"));
     }
+    // The modules of an edge device come on top, also when it is written again.
+    for _ in 0..2 {
+        let scope = world.hub_request("GET", "/devices/d").send().json()["deviceScope"].clone();
+        let body = json!({ "deviceId": "d", "capabilities": { "iotEdge": true }, "deviceScope": scope });
+        world.hub_request("PUT", "/devices/d").header("If-Match", "*").json(&body).send().json();
+    }
+    assert_eq!(ids(&world.hub_request("GET", "/devices/d/modules").send().json()).len(), MAX_MODULES + 2);
     let one_more = world.hub_request("PUT", "/devices/d/modules/x").text("{}");
     one_more.send().hub_error(413, "TooManyModulesOnDevice");
     world.hub_request("DELETE", "/devices/d/modules/m0").header("If-Match", "*").send();

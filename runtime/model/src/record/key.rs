@@ -69,6 +69,16 @@ impl Keys {
         self.prefix_of("outbox")
     }
 
+    /// The key of the entry that the connection of a device or module (`device/module`) was announced.
+    pub fn announced(&self, id: &str) -> String {
+        self.key("announced", id)
+    }
+
+    /// The prefix of all announced connections.
+    pub fn all_announced(&self) -> String {
+        self.prefix_of("announced")
+    }
+
     /// The key of a certificate authority.
     pub fn ca(&self, name: &str) -> String {
         self.key("ca", name)

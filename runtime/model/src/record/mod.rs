@@ -184,6 +184,16 @@ mod tests {
         assert_eq!(DeviceRecord::decode(&bytes).unwrap(), record);
     }
 
+    #[test]
+    fn a_module_has_a_record_of_the_same_kind() {
+        let identity = Identity::parse("dev-1/$edgeHub").unwrap();
+        let (twin, now) = (TwinRecord::default(), Timestamp::from_unix_seconds(1));
+        let mut record = DeviceRecord::new(&identity, "7".into(), Authentication::None, twin, now);
+        record.managed_by = Some("iotEdge".into());
+        let read = DeviceRecord::decode(&record.encode().unwrap()).unwrap();
+        assert_eq!((read.identity().unwrap(), read), (identity, record));
+    }
+
     /// What release 0.1.0 wrote opens today: change this text only together with a new format version and an adapter.
     #[test]
     fn yesterdays_record_opens() {

@@ -5,6 +5,7 @@ mod device;
 mod facts;
 mod fuse;
 mod ownership;
+mod presence;
 mod races;
 mod reprovision;
 mod routing;
@@ -108,6 +109,7 @@ async fn scenario(world: &World) -> BTreeMap<String, Promises> {
     if let Either::Right(_) = select(devices, crashes).await {
         unreachable!("crashes go on for ever");
     }
+    hosts.borrow().iter().for_each(|host| world.crash(host));
     promises.iter().enumerate().map(|(number, promise)| (format!("device-{number}"), promise.take())).collect()
 }
 
@@ -264,8 +266,13 @@ fn any_host(world: &World, hosts: &Hosts) -> Rc<Host> {
 
 /// Compares what is stored with what was promised.
 async fn check(world: &World, promises: &BTreeMap<String, Promises>) {
-    // A fresh host finishes what the crashed ones left: events in outboxes.
+    // A fresh host finishes what the crashed ones left: events in outboxes. That their connections are over, they say
+    // themselves.
     let host = world.start("host-check").await;
+    for name in ["host-a", "host-b"] {
+        drop(world.start(name).await);
+    }
+    let last = presence::last_events(world).await;
     let mut stored: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     let mut twin_events: BTreeMap<String, u64> = BTreeMap::new();
     for log in &world.logs {
@@ -276,7 +283,7 @@ async fn check(world: &World, promises: &BTreeMap<String, Promises>) {
                 if record.source == nave_log::Source::DeviceMessages {
                     let body: Value = serde_json::from_slice(&record.body).unwrap();
                     stored.entry(record.device_id.clone()).or_default().push(body["n"].as_u64().unwrap());
-                } else {
+                } else if record.source == nave_log::Source::TwinChangeEvents {
                     *twin_events.entry(record.device_id.clone()).or_default() += 1;
                 }
             }
@@ -309,6 +316,8 @@ async fn check(world: &World, promises: &BTreeMap<String, Promises>) {
             - 1;
         let events = twin_events.remove(id).unwrap_or(0);
         assert!(events >= changes, "{id}: {changes} changes and only {events} events");
+        let hub_number = HUBS.iter().position(|name| *name == promise.hub).unwrap();
+        assert_eq!(last[&(hub_number, id.clone())], "deviceDisconnected", "{id}: nobody is connected any more");
         assert!(promise.methods.0 <= promise.methods.1, "{id}: more answers arrived than were given");
     }
     assert!(stored.is_empty(), "messages of devices that do not exist: {stored:?}");

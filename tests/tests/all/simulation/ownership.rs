@@ -81,12 +81,15 @@ fn an_event_that_a_crash_kept_from_the_log_is_appended_at_the_next_start() {
     });
 }
 
+/// Number of twin events in the logs.
 async fn events(world: &World) -> usize {
     let mut count = 0;
     for log in &world.logs {
         for number in 0..log.partitions() {
             let partition = nave_log::PartitionId::new(number).unwrap();
-            count += log.read(partition, 0, usize::MAX, usize::MAX).await.unwrap().records.len();
+            let records = log.read(partition, 0, usize::MAX, usize::MAX).await.unwrap().records;
+            count +=
+                records.iter().filter(|record| record.content.source == nave_log::Source::TwinChangeEvents).count();
         }
     }
     count

@@ -27,11 +27,18 @@ fn route(name: &str, source: Source, condition: &str) -> Route {
 pub(super) async fn messages(world: &World) -> Vec<nave_log::NewRecord> {
     let mut found = Vec::new();
     for log in &world.logs {
-        for number in 0..log.partitions() {
-            let partition = nave_log::PartitionId::new(number).unwrap();
-            let batch = log.read(partition, 0, usize::MAX, usize::MAX).await.unwrap();
-            found.extend(batch.records.into_iter().map(|record| record.content));
-        }
+        found.extend(of_log(log).await);
+    }
+    found
+}
+
+/// Everything that is in one log.
+pub(super) async fn of_log(log: &nave_log::sim::SimLog) -> Vec<nave_log::NewRecord> {
+    let mut found = Vec::new();
+    for number in 0..log.partitions() {
+        let partition = nave_log::PartitionId::new(number).unwrap();
+        let batch = log.read(partition, 0, usize::MAX, usize::MAX).await.unwrap();
+        found.extend(batch.records.into_iter().map(|record| record.content));
     }
     found
 }

@@ -98,7 +98,7 @@ impl World {
                     aliases: Vec::new(),
                     policies,
                 });
-                hub.set_routing(twin_events_too()).unwrap();
+                hub.set_routing(events_too()).unwrap();
                 Arc::new(hub)
             })
             .collect();
@@ -207,15 +207,16 @@ impl World {
     }
 }
 
-fn twin_events_too() -> RoutingConfig {
-    let route = Route {
-        name: RouteName::parse("twin-changes").unwrap(),
-        source: nave_routing::Source::TwinChangeEvents,
+fn events_too() -> RoutingConfig {
+    let sources = [nave_routing::Source::TwinChangeEvents, nave_routing::Source::DeviceConnectionStateEvents];
+    let routes = sources.map(|source| Route {
+        name: RouteName::parse(source.as_str()).unwrap(),
+        source,
         condition: "true".to_owned(),
         endpoint: EndpointName::events(),
         enabled: true,
-    };
-    RoutingConfig { routes: vec![route], fallback: true, enrichments: Vec::new() }
+    });
+    RoutingConfig { routes: routes.to_vec(), fallback: true, enrichments: Vec::new() }
 }
 
 /// What a driver of sockets does, without sockets.
