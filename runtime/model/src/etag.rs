@@ -100,9 +100,10 @@ impl TwinEtag {
     /// # Errors
     /// [`InvalidEtag`] if it is not base64 of eight bytes.
     pub fn parse(text: &str) -> Result<Self, InvalidEtag> {
-        let invalid = InvalidEtag("twin");
-        let bytes = STANDARD.decode(bare_etag(text)).map_err(|_| invalid)?;
-        Ok(Self(u64::from_be_bytes(bytes.try_into().map_err(|_| invalid)?)))
+        let eight = |text: &str| STANDARD.decode(text).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+        // `W/` may be the beginning of the base64 itself; without it, that is too short.
+        let bytes = eight(bare_etag(text)).or_else(|| eight(text.trim())).ok_or(InvalidEtag("twin"))?;
+        Ok(Self(u64::from_be_bytes(bytes)))
     }
 
     /// The form of the `ETag` header: the text in quotes.
@@ -269,6 +270,11 @@ mod tests {
         assert_eq!(TwinEtag::FIRST.to_string(), "AAAAAAAAAAE=");
         assert_eq!(TwinEtag::FIRST.header(), "\"AAAAAAAAAAE=\"");
         assert_eq!(TwinEtag::parse("W/\"AAAAAAAAAAI=\"").unwrap(), TwinEtag::FIRST.next());
+        let like_a_weak_tag = TwinEtag::new(0x5BF0_0000_0000_0000);
+        assert!(like_a_weak_tag.to_string().starts_with("W/"));
+        for text in [like_a_weak_tag.to_string(), like_a_weak_tag.header(), format!("W/{}", like_a_weak_tag.header())] {
+            assert_eq!(TwinEtag::parse(&text), Ok(like_a_weak_tag), "{text}");
+        }
         assert!(TwinEtag::parse("AAAA").is_err());
     }
 
