@@ -2,6 +2,7 @@
 //! demands of an outcome.
 
 use std::fs;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,6 +22,9 @@ use crate::ticker::Ticker;
 
 /// Largest component that is read; a hub takes no larger one.
 const MAX_COMPONENT: u64 = 64 << 20;
+
+/// A component of this size has an interpreter inside: people who wait for its compilation want to know what for.
+const LARGE: usize = 1 << 20;
 
 /// Compiled policies that are kept: an author builds again and again, and each build is another file.
 const MAX_CACHED: usize = 16;
@@ -101,7 +105,16 @@ impl Sandbox {
 
     /// Compiles a policy; an interpreter takes some seconds, the first time.
     pub(super) fn compile(&self, component: &Component) -> Result<Policy, PolicyError> {
-        self.plugins.compile(&component.label, &component.bytes, &component.limits)
+        let says_so = component.bytes.len() > LARGE && std::io::stderr().is_terminal();
+        if says_so {
+            eprint!("compiling {}, unless it was lately ...", component.label.name);
+        }
+        let compiled = self.plugins.compile(&component.label, &component.bytes, &component.limits);
+        if says_so {
+            // Back to the beginning of the line, and clear it.
+            eprint!("\r\u{1b}[2K");
+        }
+        compiled
     }
 
     /// The hub that a built-in policy chooses in the place of one that answered `use-policy`.
