@@ -10,7 +10,7 @@ use crate::bindings::{
     twin, twin_world,
 };
 use crate::engine::{Engine, EngineError};
-use crate::pool::{CallError, Function, Reuse, World};
+use crate::pool::{CallError, Function, Prepared, Reuse, World};
 use crate::source::Source;
 
 macro_rules! impl_world {
@@ -42,6 +42,15 @@ pub struct Functions {
     provisioning: Function<provisioning_world::ProvisioningFunction>,
     allocation: Function<allocation_world::AllocationPolicy>,
     routing: Function<routing_world::RoutingFunction>,
+}
+
+/// Functions that are compiled and not used yet: the first half of a reload that changes everything or nothing.
+pub struct PreparedFunctions {
+    twin: Prepared<twin_world::TwinFunction>,
+    methods: Prepared<methods_world::MethodsFunction>,
+    provisioning: Prepared<provisioning_world::ProvisioningFunction>,
+    allocation: Prepared<allocation_world::AllocationPolicy>,
+    routing: Prepared<routing_world::RoutingFunction>,
 }
 
 impl Functions {
@@ -78,17 +87,37 @@ impl Functions {
         self.routing.metrics().start(env);
     }
 
-    /// Loads all functions again. All are replaced or, on an error, those that were reached before it.
+    /// Compiles all functions again, without using them yet.
     ///
     /// # Errors
     ///
-    /// [`EngineError`], naming the component; that one and those after it stay as they were.
+    /// [`EngineError`], naming the component.
+    pub fn prepare(&self, source: &Source) -> Result<PreparedFunctions, EngineError> {
+        Ok(PreparedFunctions {
+            twin: self.twin.prepare(&source.read("twin")?)?,
+            methods: self.methods.prepare(&source.read("methods")?)?,
+            provisioning: self.provisioning.prepare(&source.read("provisioning")?)?,
+            allocation: self.allocation.prepare(&source.read("allocation")?)?,
+            routing: self.routing.prepare(&source.read("routing")?)?,
+        })
+    }
+
+    /// Puts prepared functions in place of those that run. Calls that are under way finish on the old ones.
+    pub fn install(&self, prepared: PreparedFunctions) {
+        self.twin.install(prepared.twin);
+        self.methods.install(prepared.methods);
+        self.provisioning.install(prepared.provisioning);
+        self.allocation.install(prepared.allocation);
+        self.routing.install(prepared.routing);
+    }
+
+    /// Loads all functions again.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`], naming the component; all functions stay as they were.
     pub fn reload(&self, source: &Source) -> Result<(), EngineError> {
-        self.twin.replace(&source.read("twin")?)?;
-        self.methods.replace(&source.read("methods")?)?;
-        self.provisioning.replace(&source.read("provisioning")?)?;
-        self.allocation.replace(&source.read("allocation")?)?;
-        self.routing.replace(&source.read("routing")?)
+        self.prepare(source).map(|prepared| self.install(prepared))
     }
 
     /// The twin of a new identity.

@@ -22,6 +22,6 @@ pub use bindings::{allocation, methods, provisioning, routing, twin};
 pub use engine::{
     CALL_DEADLINE, Engine, EngineError, MAX_FUNCTION_MEMORY, MAX_FUNCTION_STACK, MAX_TABLE_ELEMENTS, TICK,
 };
-pub use functions::Functions;
+pub use functions::{Functions, PreparedFunctions};
 pub use pool::{CallError, Failure, MAX_CALLS_PER_INSTANCE, MAX_WARM_INSTANCES, Reuse};
 pub use source::{FUNCTION_NAMES, Source};

@@ -73,6 +73,9 @@ pub(crate) struct Function<W: World> {
     metrics: FunctionMetrics,
 }
 
+/// A version that is compiled and not used yet.
+pub(crate) struct Prepared<W: World>(Arc<Version<W>>);
+
 struct Version<W: World> {
     pre: W::Pre,
     warm: Mutex<Vec<Warm<W>>>,
@@ -96,11 +99,14 @@ impl<W: World> Function<W> {
         })
     }
 
+    /// Compiles another version, which is used once it is [installed](Self::install).
+    pub(crate) fn prepare(&self, bytes: &[u8]) -> Result<Prepared<W>, EngineError> {
+        Ok(Prepared(Arc::new(Version::load(&self.engine, self.name, bytes)?)))
+    }
+
     /// Puts another version in place. Calls that are under way finish on the old one.
-    pub(crate) fn replace(&self, bytes: &[u8]) -> Result<(), EngineError> {
-        let version = Arc::new(Version::load(&self.engine, self.name, bytes)?);
-        *self.current.write() = version;
-        Ok(())
+    pub(crate) fn install(&self, prepared: Prepared<W>) {
+        *self.current.write() = prepared.0;
     }
 
     pub(crate) const fn metrics(&self) -> &FunctionMetrics {

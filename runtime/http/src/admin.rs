@@ -6,12 +6,16 @@
 //! | Request | Body | Answer |
 //! |---|---|---|
 //! | `GET /admin/status` | | 200 `{"version":"0.1.0","hubs":[{"id":…,"hostName":…,"aliases":[…],"connectedDevices":0}],"provisioning":{"idScope":…,"hostNames":[…]}}` |
+//! | `GET /admin/configuration` | | 200, what is in force, see [`Operator::configuration`] |
+//! | `POST /admin/reload` | | 200, what changed, see [`Operator::reload`]; 400 if anything cannot: then nothing changed |
+//! | `GET /admin/backup` | | 200, a copy of everything that is kept, see [`Operator::backup`] |
 //! | `GET /admin/{owner}/authorities` | | 200, an array of authorities |
 //! | `POST /admin/{owner}/authorities` | `{"name":…,"certificate":PEM or base64,"verified":true}` | 200, the authority |
 //! | `POST /admin/{owner}/authorities/{name}/verify` | `{"certificate":PEM or base64}` | 200, the authority |
 //! | `DELETE /admin/{owner}/authorities/{name}` | | 204 |
 //!
 //! Beside these there are `/metrics`, `/healthz` and `/readyz`: see `monitoring.rs`.
+//! The status also has what [`Operator::status`] says.
 //!
 //! An authority: `{"name":…,"certificate":base64,"verified":true,"verificationCode":… (until it is verified),
 //! "created":…,"updated":…,"info":{…}}`. With `"verified": true` the operator vouches for it; else it is trusted only after
@@ -35,12 +39,16 @@ use serde_json::{Value, json};
 
 use crate::call::{Call, read_document};
 use crate::monitoring::Monitoring;
+use crate::operator::{self, Operator};
 use crate::reply::{self, Reply, Style};
 use crate::route::{self, Target, not_allowed};
 use crate::service::{Body, HttpService, Peer, ResponseBody};
 
 /// Longest body of a request, in bytes; a longer one is refused unread. A certificate has at most 64 KB of text.
 const MAX_ADMIN_BODY_BYTES: usize = 128 << 10;
+
+/// The resources of [`Operator`], below `/admin`.
+const OPERATOR: [&str; 3] = ["configuration", "reload", "backup"];
 
 /// Bytes of the key that tokens are compared under.
 const COMPARISON_KEY_BYTES: usize = 32;
@@ -55,6 +63,7 @@ pub struct Admin {
     token: Arc<Token>,
     metrics_token: Option<Arc<Token>>,
     monitoring: Arc<Monitoring>,
+    operator: Option<Arc<dyn Operator>>,
 }
 
 /// The bearer token, kept as a signature under a key of this process: comparing signatures takes the same time for every
@@ -80,7 +89,7 @@ impl Admin {
     /// The surface of `platform` for who knows `token`. An empty token lets nobody in.
     pub fn new(platform: Arc<Platform>, token: &str) -> Self {
         let token = Arc::new(Token::new(token, &platform));
-        Self { platform, token, metrics_token: None, monitoring: Arc::default() }
+        Self { platform, token, metrics_token: None, monitoring: Arc::default(), operator: None }
     }
 
     /// The same, with something to tell to those that watch.
@@ -97,6 +106,12 @@ impl Admin {
         let for_metrics =
             || path == METRICS_PATH && self.metrics_token.as_ref().is_some_and(|token| token.is(presented));
         self.token.is(presented) || for_metrics()
+    }
+
+    /// The same surface with what the process itself says and does.
+    pub fn with_operator(mut self, operator: Arc<dyn Operator>) -> Self {
+        self.operator = Some(operator);
+        self
     }
 }
 
@@ -151,7 +166,13 @@ async fn answer(admin: &Admin, path: &str, call: &Call, body: Body) -> Result<Re
         call.changes_as(Actor::Admin);
     }
     match call.target.segments().as_slice() {
-        ["admin", "status"] if call.method == Method::GET => Ok(reply::ok(&status_json(&call.platform))),
+        ["admin", "status"] if call.method == Method::GET => {
+            let mut status = status_json(&call.platform);
+            if let (Some(members), Some(operator)) = (status.as_object_mut(), &admin.operator) {
+                members.extend(operator.status());
+            }
+            Ok(reply::ok(&status))
+        }
         ["admin", "status"] => Err(not_allowed(&call.method)),
         ["admin", "hubs", hub, rest @ ..] => {
             let hub = hub_named(&call.platform, hub)?;
@@ -160,6 +181,9 @@ async fn answer(admin: &Admin, path: &str, call: &Call, body: Body) -> Result<Re
         ["admin", "provisioning", rest @ ..] => {
             let service = Arc::clone(call.platform.provisioning());
             authorities(service.authorities(), rest, &call.method, body).await
+        }
+        ["admin", path @ ..] if path.first().is_some_and(|first| OPERATOR.contains(first)) => {
+            operator::answer(admin.operator.as_deref(), path, &call.method).await
         }
         _ => Err(route::not_found()),
     }

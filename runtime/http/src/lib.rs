@@ -21,6 +21,7 @@ mod methods;
 mod metrics;
 mod modules;
 mod monitoring;
+mod operator;
 mod provision;
 mod registrations;
 mod reply;
@@ -38,5 +39,6 @@ pub use enrollments::{DEFAULT_PAGE_ITEMS, MAX_BULK_BODY_BYTES, MAX_BULK_ITEMS, M
 pub use events::{MAX_EVENT_STREAMS, MAX_EVENT_WAIT_SECONDS};
 pub use methods::MAX_METHOD_BODY_BYTES;
 pub use monitoring::{Monitoring, Readiness};
+pub use operator::{Operator, OperatorError};
 pub use surface::Surface;
 pub use twins::MAX_TWIN_BODY_BYTES;

@@ -53,7 +53,7 @@ pub use platform::Platform;
 pub use presence::{Connection, MAX_REMEMBERED};
 pub use provisioning::Provisioning;
 pub use registry::{DeviceInput, DeviceView, MAX_LISTED_DEVICES, MAX_STATUS_REASON};
-pub use routes::{RoutingConfig, RoutingError};
+pub use routes::{PreparedRouting, RoutingConfig, RoutingError};
 pub use session::{
     CloseReason, MAX_METHODS_IN_FLIGHT, Mailbox, MailboxFull, MethodAnswer, Session, Subscriptions, ToDevice,
 };

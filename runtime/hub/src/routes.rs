@@ -47,6 +47,10 @@ pub enum RoutingError {
     Hub(#[from] HubError),
 }
 
+/// A routing configuration that is right and not used yet: the first half of a reload that changes everything or nothing.
+#[derive(Debug)]
+pub struct PreparedRouting(RouteTable);
+
 impl Hub {
     /// Puts a routing configuration in place. A message meets either the old routes or the new ones, never a mixture.
     ///
@@ -54,6 +58,15 @@ impl Hub {
     ///
     /// [`RoutingError`], naming the route and the place.
     pub fn set_routing(&self, config: RoutingConfig) -> Result<(), RoutingError> {
+        self.prepare_routing(config).map(|prepared| self.install_routing(prepared))
+    }
+
+    /// Compiles and checks a routing configuration without using it yet.
+    ///
+    /// # Errors
+    ///
+    /// [`RoutingError`], naming the route and the place.
+    pub fn prepare_routing(&self, config: RoutingConfig) -> Result<PreparedRouting, RoutingError> {
         let mut routes = Vec::with_capacity(config.routes.len());
         for route in config.routes {
             let program = self.compile(&route)?;
@@ -65,8 +78,12 @@ impl Hub {
             fallback: config.fallback.then(EndpointName::events),
             enrichments: config.enrichments,
         })?;
-        *self.routes.write() = Arc::new(table);
-        Ok(())
+        Ok(PreparedRouting(table))
+    }
+
+    /// Puts a prepared configuration, of this hub, in place.
+    pub fn install_routing(&self, prepared: PreparedRouting) {
+        *self.routes.write() = Arc::new(prepared.0);
     }
 
     fn compile(&self, route: &Route) -> Result<Program, RoutingError> {

@@ -15,8 +15,10 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::disk::{Disk, RealDisk};
+use crate::manifest::Manifest;
 use crate::recover::recover;
-use crate::writer::{Pending, RecoveredTails, Shared, Writer};
+use crate::snapshot::LogSnapshot;
+use crate::writer::{Pending, RecoveredTails, Retention, Shared, Writer};
 use crate::{Appended, Batch, Bounds, BoxFuture, DEFAULT_PARTITIONS, Encoded, Log, LogError, OpenError, PartitionId};
 
 /// Largest segment that can be asked for. Places in a segment are 32-bit numbers.
@@ -65,7 +67,7 @@ impl Default for Options {
 /// page cache. Dropping the log finishes the queued appends and closes the directory.
 pub struct FileLog {
     shared: Arc<Shared>,
-    partitions: u32,
+    manifest: Manifest,
     queue_bytes: usize,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Held as long as the log is open.
@@ -95,13 +97,14 @@ impl FileLog {
     pub(crate) fn open_on(disk: Arc<dyn Disk>, mut options: Options, env: SharedEnv) -> Result<Self, OpenError> {
         options.segment_bytes = options.segment_bytes.min(MAX_SEGMENT_BYTES);
         let recovered = recover(&*disk, options.partitions, &*env)?;
-        let partitions = recovered.manifest.partitions;
+        let manifest = recovered.manifest;
         let queue_bytes = options.queue_bytes;
+        let retention = Retention { age: options.retention_age, bytes: options.retention_bytes };
         let (index, tails) = RecoveredTails::split(recovered);
-        let shared = Arc::new(Shared::new(index));
+        let shared = Arc::new(Shared::new(index, retention));
         let writer = Writer::new(Arc::clone(&shared), disk, env, options, tails);
         let thread = std::thread::Builder::new().name("nave-log".into()).spawn(move || writer.run())?;
-        Ok(Self { shared, partitions, queue_bytes, thread: Mutex::new(Some(thread)), lock: Mutex::new(None) })
+        Ok(Self { shared, manifest, queue_bytes, thread: Mutex::new(Some(thread)), lock: Mutex::new(None) })
     }
 
     /// Finishes the queued appends and closes the directory; blocks for as long as that takes. Later appends answer that
@@ -127,6 +130,18 @@ impl FileLog {
         self.shared.metrics.collect(page, hub, queued, size);
     }
 
+    /// Keeps records so long and so much of them from now on. What that allows to remove goes at the next roll of a segment
+    /// or within a minute.
+    pub fn set_retention(&self, age: Duration, bytes: u64) {
+        *self.shared.retention.lock() = Retention { age, bytes };
+    }
+
+    /// The log as it is now, for a copy: everything that was acknowledged before this call, and nothing that is not durable.
+    /// Appends and retention go on; the snapshot does not change.
+    pub fn snapshot(&self) -> LogSnapshot {
+        LogSnapshot::of(self.manifest, &self.shared.index.read())
+    }
+
     /// Removes what retention allows to remove now, instead of at the next roll of a segment or within a minute.
     pub fn enforce_retention(&self) -> BoxFuture<'static, ()> {
         let (sender, receiver) = oneshot::channel();
@@ -148,7 +163,7 @@ impl FileLog {
         partition: PartitionId,
         records: Encoded,
     ) -> Result<oneshot::Receiver<Result<Appended, LogError>>, LogError> {
-        if partition.get() >= self.partitions {
+        if partition.get() >= self.manifest.partitions {
             return Err(LogError::UnknownPartition);
         }
         if records.is_empty() {
@@ -238,7 +253,7 @@ impl Drop for FileLog {
 
 impl Log for FileLog {
     fn partitions(&self) -> u32 {
-        self.partitions
+        self.manifest.partitions
     }
 
     fn append_encoded(

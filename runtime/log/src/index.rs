@@ -66,6 +66,11 @@ impl Segment {
         self.head.partitions.get(partition).map_or(0, |(next, _)| *next)
     }
 
+    /// Its file and how much of it is durable, for a copy.
+    pub(crate) fn file(&self) -> (Arc<dyn DiskFile>, u64) {
+        (Arc::clone(&self.file), self.end)
+    }
+
     fn reader(&self) -> FrameReader {
         FrameReader::new(Arc::clone(&self.file), self.seed, self.end)
     }

@@ -26,6 +26,7 @@ mod record;
 mod recover;
 mod segment;
 pub mod sim;
+mod snapshot;
 mod writer;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use error::{LogError, OpenError};
 pub use file_log::{FileLog, MAX_SEGMENT_BYTES, Options};
 pub use record::{Encoded, Head};
 pub use segment::FORMAT;
+pub use snapshot::{LogSnapshot, SnapshotFile};
 
 /// Most partitions of a log, as many as Azure IoT Hub's built-in endpoint has at most.
 pub const MAX_PARTITIONS: u32 = 32;

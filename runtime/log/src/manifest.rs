@@ -18,7 +18,7 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    fn encode(self) -> Vec<u8> {
+    pub(crate) fn encode(self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(BYTES);
         bytes.extend_from_slice(MAGIC);
         for number in [FORMAT, self.partitions, self.salt] {

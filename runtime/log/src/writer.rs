@@ -72,10 +72,19 @@ pub(crate) struct Shared {
     /// For each partition the first record that retention must keep.
     pub(crate) holds: Mutex<Vec<u64>>,
     pub(crate) metrics: LogMetrics,
+    /// What retention goes by; it may change while the log is open.
+    pub(crate) retention: Mutex<Retention>,
+}
+
+/// How long and how much is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retention {
+    pub(crate) age: Duration,
+    pub(crate) bytes: u64,
 }
 
 impl Shared {
-    pub(crate) fn new(index: Index) -> Self {
+    pub(crate) fn new(index: Index, retention: Retention) -> Self {
         let partitions = index.next.len();
         Self {
             queue: Mutex::default(),
@@ -84,6 +93,7 @@ impl Shared {
             waiters: Mutex::new((0..partitions).map(|_| Vec::new()).collect()),
             holds: Mutex::new(vec![u64::MAX; partitions]),
             metrics: LogMetrics::default(),
+            retention: Mutex::new(retention),
         }
     }
 
@@ -452,8 +462,9 @@ impl Writer {
         let index = self.shared.index.read();
         let (first, second) = (index.segments.front()?, index.segments.get(1)?);
         let total: u64 = index.segments.iter().map(|segment| segment.end).sum();
-        let too_many = total > self.options.retention_bytes;
-        let too_old = first.newest().after(self.options.retention_age) < self.env.now();
+        let retention = *self.shared.retention.lock();
+        let too_many = total > retention.bytes;
+        let too_old = first.newest().after(retention.age) < self.env.now();
         let held =
             self.shared.holds.lock().iter().enumerate().any(|(partition, hold)| {
                 second.base(partition) > first.base(partition) && second.base(partition) > *hold

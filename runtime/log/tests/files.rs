@@ -370,3 +370,48 @@ proptest! {
         }
     }
 }
+
+/// Copies a snapshot into a directory, in pieces that do not fit its files.
+fn copy(snapshot: &nave_log::LogSnapshot, dir: &Path) {
+    fs::create_dir_all(dir).unwrap();
+    for file in snapshot.files() {
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < file.len() {
+            let mut piece = vec![0; 700.min(usize::try_from(file.len()).unwrap() - bytes.len())];
+            file.read_at(&mut piece, bytes.len() as u64).unwrap();
+            bytes.extend(piece);
+        }
+        assert!(file.read_at(&mut [0], file.len()).is_err(), "nothing lies behind the end");
+        fs::write(dir.join(file.name()), bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_snapshot_is_the_log_of_its_moment_whatever_happens_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Clock::default());
+    clock.set(1_000);
+    let log = open(dir.path(), small(), &clock);
+    for number in 0..20 {
+        block_on(log.append(partition(number % 4), vec![message(number, 500)])).unwrap();
+    }
+    let snapshot = log.snapshot();
+    assert!(snapshot.files().len() > 2, "there are several segments");
+    let before: Vec<_> = (0..4).map(|number| block_on(log.read(partition(number), 0, 100, 1 << 20)).unwrap()).collect();
+    // What is written and removed afterwards is not in the copy.
+    clock.set(2_000);
+    for number in 20..40 {
+        block_on(log.append(partition(number % 4), vec![message(number, 500)])).unwrap();
+    }
+    log.set_retention(Duration::from_secs(1), 1);
+    block_on(log.enforce_retention());
+    assert!(log.bounds(partition(0)).unwrap().first_sequence > 0, "retention goes by what was set last");
+    let other = dir.path().join("copy");
+    copy(&snapshot, &other);
+    let copied = open(&other, small(), &clock);
+    for (number, before) in (0..4).zip(before) {
+        assert_eq!(block_on(copied.read(partition(number), 0, 100, 1 << 20)).unwrap(), before);
+        assert_eq!(copied.bounds(partition(number)).unwrap().next_sequence, 5);
+    }
+    block_on(copied.append(partition(1), vec![message(99, 10)])).unwrap();
+}

@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    ca, device, enrollment, events, hosts, hub, method, module, policy, registration, simulate, twin,
+    backup, ca, completions, config, device, doctor, enrollment, events, hosts, hub, man, method, module, policy,
+    registration, reload, restore, simulate, status, twin,
 };
-use crate::config::{Overrides, closest};
+use crate::config::origin::{Origin, Sources};
+use crate::config::{Config, Overrides, closest, explain};
+use crate::failure::Failure;
 
 /// A self-hosted IoT device hub and device-provisioning service for the Azure IoT SDKs.
 #[derive(Parser)]
@@ -62,6 +66,22 @@ pub(crate) enum Command {
     Simulate(simulate::SimulateArgs),
     /// The names of the hubs in this machine's hosts file.
     Hosts(hosts::HostsArgs),
+    /// The configuration in force, and where each value came from.
+    Config(config::ConfigCommandArgs),
+    /// How the hub on this machine does.
+    Status(status::StatusArgs),
+    /// Look for what would keep a hub from working well, and say what to do about it.
+    Doctor(Box<doctor::DoctorArgs>),
+    /// Make the hub on this machine take up a changed configuration, without dropping a connection.
+    Reload(reload::ReloadArgs),
+    /// Copy everything that a hub keeps into one file, while it runs.
+    Backup(backup::BackupArgs),
+    /// Fill a data directory from a backup, or check a backup.
+    Restore(restore::RestoreArgs),
+    /// Print a script that completes commands in a shell.
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages.
+    Man(man::ManArgs),
 }
 
 /// The environment variable that `variable` is probably a misspelling of. Others that begin like ours are none of our business:
@@ -103,6 +123,13 @@ A configuration with two hubs:
   [provisioning]
   host_name = \"dps.example.org\"")]
 pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+/// What a hub is configured by: the flags of `nave serve`, which other commands take as well.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConfigArgs {
     /// Directory for everything that is kept [default: the user's folder for application data].
     #[arg(long, env = "NAVE_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -141,7 +168,44 @@ pub(crate) struct ServeArgs {
     id_scope: Option<String>,
 }
 
-impl ServeArgs {
+/// The arguments that give a value of the configuration, and its key in the file.
+const KEYS: [(&str, &str); 11] = [
+    ("data_dir", "data_dir"),
+    ("workers", "workers"),
+    ("functions_dir", "functions_dir"),
+    ("log_level", "log.level"),
+    ("log_format", "log.format"),
+    ("listen_mqtts", "listen.mqtts"),
+    ("listen_https", "listen.https"),
+    ("listen_admin", "listen.admin"),
+    ("tls_certificate", "tls.certificate"),
+    ("tls_key", "tls.key"),
+    ("id_scope", "provisioning.id_scope"),
+];
+
+impl ConfigArgs {
+    /// Reads and checks the configuration; `matches` are those of the command, and say where its values came from.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`], naming the file and the line or key.
+    pub(crate) fn load(&self, matches: &ArgMatches) -> Result<(Config, Vec<explain::Entry>), Failure> {
+        self.load_from(&sources(matches))
+    }
+
+    /// The same, when the sources are known.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub(crate) fn load_from(&self, sources: &Sources) -> Result<(Config, Vec<explain::Entry>), Failure> {
+        let path = self.config.as_deref();
+        Config::load_explained(path, self.clone().overrides(), sources).map_err(|error| match path {
+            Some(path) => Failure::usage(format_args!("{}: {error}", path.display())),
+            None => Failure::usage(error),
+        })
+    }
+
     /// What the command line and the environment say.
     pub(crate) fn overrides(self) -> Overrides {
         Overrides {
@@ -160,6 +224,22 @@ impl ServeArgs {
     }
 }
 
+/// Which values the command line and the environment gave to a command that has [`ConfigArgs`].
+pub(crate) fn sources(matches: &ArgMatches) -> Sources {
+    let command = ConfigArgs::augment_args(clap::Command::new("nave"));
+    let given = command.get_arguments().filter_map(|argument| {
+        let id = argument.get_id().as_str();
+        let (_, key) = KEYS.iter().find(|(known, _)| *known == id)?;
+        let origin = match matches.value_source(id)? {
+            ValueSource::CommandLine => Origin::Flag(format!("--{}", argument.get_long()?)),
+            ValueSource::EnvVariable => Origin::Environment(argument.get_env()?.to_str()?.to_owned()),
+            _ => return None,
+        };
+        Some((*key, origin))
+    });
+    Sources(given.collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,9 +253,25 @@ mod tests {
     fn flags_reach_the_configuration() {
         let cli = Cli::try_parse_from(["nave", "serve", "--data-dir", "d", "--workers", "3", "--listen-https", "off"]);
         let Ok(Cli { command: Command::Serve(args) }) = cli else { panic!("it is valid") };
-        let overrides = args.overrides();
+        let overrides = args.config.overrides();
         assert_eq!(overrides.data_dir.as_deref(), Some(std::path::Path::new("d")));
         assert_eq!((overrides.workers, overrides.https.as_deref()), (Some(3), Some("off")));
+    }
+
+    #[test]
+    fn every_value_of_the_configuration_knows_its_source() {
+        let command = ConfigArgs::augment_args(clap::Command::new("nave"));
+        for argument in command.get_arguments().filter(|argument| argument.get_id() != "config") {
+            let id = argument.get_id().as_str();
+            assert!(KEYS.iter().any(|(known, _)| *known == id), "{id}");
+        }
+        let matches = Cli::command()
+            .try_get_matches_from(["nave", "serve", "--listen-https", "off", "--id-scope", "0ne1"])
+            .unwrap();
+        let found = sources(matches.subcommand_matches("serve").unwrap());
+        assert_eq!(found.0.get("listen.https"), Some(&Origin::Flag("--listen-https".to_owned())));
+        assert_eq!(found.0.get("provisioning.id_scope"), Some(&Origin::Flag("--id-scope".to_owned())));
+        assert!(!found.0.contains_key("listen.mqtts"));
     }
 
     #[test]

@@ -9,12 +9,14 @@
     reason = "the binary is the outside world: it owns threads, reads clocks, and hands both to everything else"
 )]
 
+mod backup;
 mod cli;
 mod client;
 mod commands;
 mod config;
 mod failure;
 mod files;
+mod inspect;
 mod logging;
 mod output;
 mod ready;
@@ -24,15 +26,18 @@ mod ticker;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use cli::{Cli, Command};
-use config::Config;
 use failure::Failure;
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
-    match execute(Cli::parse()) {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    // The sub-command's own matches say which of its values were given where.
+    let given = matches.subcommand().map(|(_, given)| given.clone()).unwrap_or_default();
+    match execute(cli, &given) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("nave: {failure}");
@@ -41,14 +46,11 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn execute(cli: Cli) -> Result<(), Failure> {
+fn execute(cli: Cli, given: &clap::ArgMatches) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => {
-            let path = args.config.clone();
-            let config = Config::load(path.as_deref(), args.overrides()).map_err(|error| match &path {
-                Some(path) => Failure::usage(format_args!("{}: {error}", path.display())),
-                None => Failure::usage(error),
-            })?;
+            let sources = cli::sources(given);
+            let (config, entries) = args.config.load_from(&sources)?;
             let audit = config.audit_file.as_deref().map(logging::AuditFile::open).transpose().map_err(|error| {
                 let path = config.audit_file.as_deref().unwrap_or(Path::new(""));
                 Failure::usage(format_args!("audit.file: {}: {error}", path.display()))
@@ -59,7 +61,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
                     tracing::warn!("the environment variable {} does not exist: did you mean {meant}?", name.display());
                 }
             }
-            serve::serve(&config, audit.as_ref())
+            serve::serve(serve::Configured { args: args.config, sources, config, entries, audit })
         }
         Command::Hub(args) => commands::hub::run(&args),
         Command::Device(args) => commands::device::run(&args),
@@ -73,5 +75,13 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Policy(args) => commands::policy::run(&args),
         Command::Simulate(args) => commands::simulate::run(&args),
         Command::Hosts(args) => commands::hosts::run(&args),
+        Command::Config(args) => commands::config::run(&args, given),
+        Command::Status(args) => commands::status::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args, given),
+        Command::Reload(args) => commands::reload::run(&args),
+        Command::Backup(args) => commands::backup::run(&args),
+        Command::Restore(args) => commands::restore::run(&args),
+        Command::Completions(args) => commands::completions::run(&args),
+        Command::Man(args) => commands::man::run(&args),
     }
 }

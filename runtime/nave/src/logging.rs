@@ -4,13 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nave_hub::audit::TARGET;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The most detailed level that is written.
@@ -124,14 +125,25 @@ impl<'a> MakeWriter<'a> for AuditFile {
     }
 }
 
-/// Begins to write log lines. What libraries say below a warning helps nobody here. Audit records go into their file, if there
-/// is one, whatever the level; else they are log lines like others, of the level `info`.
-pub(crate) fn start(level: LogLevel, format: LogFormat, audit: Option<AuditFile>) {
+/// Changes what is written to standard error.
+static CHANGE: OnceLock<Change> = OnceLock::new();
+
+type Change = Box<dyn Fn(LogLevel) -> Result<(), reload::Error> + Send + Sync>;
+
+/// What libraries say below a warning helps nobody here. Audit records that have a file of their own are not said twice.
+fn targets(level: LogLevel, is_audited: bool) -> Targets {
     let libraries = ["cranelift", "fjall", "hyper", "lsm_tree", "rustls", "wasmtime"];
-    let filter = Targets::new()
+    let targets = Targets::new()
         .with_default(level.filter())
         .with_targets(libraries.map(|library| (library, level.filter().min(LevelFilter::WARN))));
-    let filter = if audit.is_some() { filter.with_target(TARGET, LevelFilter::OFF) } else { filter };
+    if is_audited { targets.with_target(TARGET, LevelFilter::OFF) } else { targets }
+}
+
+/// Begins to write log lines. Audit records go into their file, if there is one, whatever the level; else they are log lines
+/// like others, of the level `info`.
+pub(crate) fn start(level: LogLevel, format: LogFormat, audit: Option<AuditFile>) {
+    let is_audited = audit.is_some();
+    let (filter, handle) = reload::Layer::new(targets(level, is_audited));
     let records = audit.map(|file| {
         let lines = fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);
         let lines = lines.with_target(false).with_level(false).without_time().with_writer(file);
@@ -139,8 +151,7 @@ pub(crate) fn start(level: LogLevel, format: LogFormat, audit: Option<AuditFile>
     });
     let registry = tracing_subscriber::registry().with(records);
     let lines = fmt::layer().with_writer(io::stderr);
-    // A second start in one process, as tests do it, keeps the first.
-    let _ = match format {
+    let started = match format {
         LogFormat::Text => {
             let lines = lines.with_ansi(io::stderr().is_terminal()).with_target(false);
             registry.with(lines.with_filter(filter)).try_init()
@@ -150,4 +161,15 @@ pub(crate) fn start(level: LogLevel, format: LogFormat, audit: Option<AuditFile>
             registry.with(lines.with_filter(filter)).try_init()
         }
     };
+    // A second start in one process, as tests do it, keeps the first.
+    if started.is_ok() {
+        let _ = CHANGE.set(Box::new(move |level| handle.reload(targets(level, is_audited))));
+    }
+}
+
+/// Writes up to another level from now on.
+pub(crate) fn set_level(level: LogLevel) {
+    if let Some(Err(error)) = CHANGE.get().map(|change| change(level)) {
+        tracing::error!(%error, "the log level cannot be changed");
+    }
 }

@@ -31,6 +31,6 @@ mod worker;
 pub use env::RealEnv;
 pub use error::{ListenError, StartError};
 pub use limits::Limits;
-pub use server::{Server, ServerOptions, Statistics};
+pub use server::{Counters, Server, ServerOptions, Statistics};
 pub use signals::{Signal, watch_signals};
 pub use websocket::WebSocketEndpoint;

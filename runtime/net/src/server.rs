@@ -50,6 +50,26 @@ pub struct Statistics {
     pub websocket_violations: u64,
 }
 
+/// A view of a server's counters that neither keeps it running nor ends with it.
+#[derive(Clone)]
+pub struct Counters(Arc<Shared>);
+
+impl Counters {
+    /// What happened so far.
+    pub fn statistics(&self) -> Statistics {
+        let shared = &self.0;
+        Statistics {
+            connections: shared.connections.load(Ordering::Relaxed),
+            unauthenticated: shared.unauthenticated.load(Ordering::Relaxed),
+            accepted: shared.accepted.load(Ordering::Relaxed),
+            refused: shared.refused.load(Ordering::Relaxed),
+            handshake_failures: shared.handshake_failures.load(Ordering::Relaxed),
+            websockets: shared.websockets.load(Ordering::Relaxed),
+            websocket_violations: shared.websocket_violations.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// Worker threads and listeners. Dropping it cuts every connection; [`shutdown`](Self::shutdown) ends them in order.
 pub struct Server {
     env: Arc<RealEnv>,
@@ -126,16 +146,12 @@ impl Server {
 
     /// What happened so far.
     pub fn statistics(&self) -> Statistics {
-        let shared = &self.shared;
-        Statistics {
-            connections: shared.connections.load(Ordering::Relaxed),
-            unauthenticated: shared.unauthenticated.load(Ordering::Relaxed),
-            accepted: shared.accepted.load(Ordering::Relaxed),
-            refused: shared.refused.load(Ordering::Relaxed),
-            handshake_failures: shared.handshake_failures.load(Ordering::Relaxed),
-            websockets: shared.websockets.load(Ordering::Relaxed),
-            websocket_violations: shared.websocket_violations.load(Ordering::Relaxed),
-        }
+        Counters(Arc::clone(&self.shared)).statistics()
+    }
+
+    /// The same for somebody who does not hold the server.
+    pub fn counters(&self) -> Counters {
+        Counters(Arc::clone(&self.shared))
     }
 
     /// What the transports count, for whoever answers a scrape.

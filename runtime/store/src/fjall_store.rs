@@ -84,6 +84,16 @@ impl FjallStore {
         self.committer.is_writable()
     }
 
+    /// The last durable state, for a copy: everything that was answered before this call. Commits go on; the snapshot does
+    /// not change.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] while the store is closed or being reopened.
+    pub fn snapshot(&self) -> Result<StoreSnapshot<'_>, StoreError> {
+        Ok(StoreSnapshot { committer: &self.committer, view: Some(self.committer.view()?) })
+    }
+
     /// Finishes the queued commits and closes the directory; blocks for as long as that takes. Later calls of the store
     /// answer that it is closed. Dropping the store does the same.
     pub fn close(&self) {
@@ -116,6 +126,103 @@ impl Store for FjallStore {
 
     fn commit(&self, guards: Vec<Guard>, puts: Vec<Put>) -> BoxFuture<'static, Result<Revision, CommitError>> {
         self.committer.commit(guards, puts)
+    }
+}
+
+/// A state of a store that no longer changes.
+pub struct StoreSnapshot<'a> {
+    committer: &'a Committer,
+    /// `None` after an error.
+    view: Option<Arc<dyn View>>,
+}
+
+impl StoreSnapshot<'_> {
+    /// Up to `limit` entries in the order of their keys, strictly after `after`; fewer mean that there are no more.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; a store that has to be reopened, because its engine failed, ends its snapshots. There are no more
+    /// entries after an error.
+    pub fn entries(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<(String, Entry)>, StoreError> {
+        // The engine can be reopened only when nobody holds a view of it.
+        let entries = self.committer.view().and_then(|_| match &self.view {
+            Some(view) => view.scan("", after, limit),
+            None => Err(StoreError::Unavailable),
+        });
+        if entries.is_err() {
+            self.view = None;
+        }
+        entries
+    }
+}
+
+/// A store that is filled from a copy. Nothing of it is durable before [`finish`](Self::finish).
+pub struct Restorer {
+    open: Open,
+    dir: PathBuf,
+    batch: OwnedWriteBatch,
+    batched: usize,
+    newest: u64,
+    _lock: File,
+}
+
+/// Bytes that a [`Restorer`] hands to the engine at once.
+const RESTORE_BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+impl Restorer {
+    /// Creates an empty store in `dir`, which must not hold one.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn create(dir: &Path) -> Result<Self, OpenError> {
+        create_dir_durably(dir).map_err(|source| OpenError::Io { dir: dir.to_owned(), source })?;
+        let lock = lock(dir)?;
+        let (open, newest) = open_database(dir, &Options::default())?;
+        let batch = OwnedWriteBatch::with_capacity(open.database.clone(), 0);
+        Ok(Self { open, dir: dir.to_owned(), batch, batched: 0, newest, _lock: lock })
+    }
+
+    /// Adds an entry with the revision that it had.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; a key or value that no store can hold is reported as corrupt.
+    pub fn put(&mut self, key: &str, entry: &Entry) -> Result<(), OpenError> {
+        if key.is_empty() || key.len() > crate::MAX_KEY_BYTES || entry.value.len() > crate::MAX_VALUE_BYTES {
+            return Err(OpenError::Corrupt { dir: self.dir.clone(), what: "an entry is too large".to_owned() });
+        }
+        self.batch.insert(&self.open.state, key.as_bytes(), encode_value(entry));
+        self.batched += key.len() + entry.value.len();
+        self.newest = self.newest.max(entry.revision.get());
+        if self.batched >= RESTORE_BATCH_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), OpenError> {
+        let next = OwnedWriteBatch::with_capacity(self.open.database.clone(), 0);
+        self.batched = 0;
+        std::mem::replace(&mut self.batch, next).commit().map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &fjall::Error) -> OpenError {
+        OpenError::Engine { dir: self.dir.clone(), what: error.to_string() }
+    }
+
+    /// Makes everything durable and closes the store. Its next revision is more than `skip` above every one that was put:
+    /// a copy is older than what it was made of, and revisions must not be given out twice.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn finish(mut self, skip: u64) -> Result<(), OpenError> {
+        self.flush()?;
+        let newest = self.newest.saturating_add(skip);
+        let open = &self.open;
+        open.about.insert(ABOUT_REVISION, newest.to_le_bytes()).map_err(|error| self.failed(&error))?;
+        open.database.persist(PersistMode::SyncAll).map_err(|error| self.failed(&error))
     }
 }
 

@@ -31,7 +31,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 
 pub use error::{CommitError, OpenError, StoreError};
-pub use fjall_store::{FORMAT, FjallStore, Options};
+pub use fjall_store::{FORMAT, FjallStore, Options, Restorer, StoreSnapshot};
 
 /// Longest key in bytes of UTF-8. Keys are built from tenant, hub, kind and escaped ids; the engine's own bound is 65,535.
 pub const MAX_KEY_BYTES: usize = 1_024;

@@ -309,3 +309,44 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_snapshot_fills_another_store_which_goes_on_with_new_revisions() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("one"));
+    let puts = (0..50).map(|number| put(&format!("k{number:03}"), &[number; 200])).collect();
+    let revision = block_on(store.commit(vec![], puts)).unwrap();
+    let mut snapshot = store.snapshot().unwrap();
+    let before = dump(&store);
+    block_on(store.commit(vec![], vec![put("k000", b"later"), put("new", b"")])).unwrap();
+    let mut restorer = nave_store::Restorer::create(&dir.path().join("two")).unwrap();
+    let mut after: Option<String> = None;
+    loop {
+        let entries = snapshot.entries(after.as_deref(), 7).unwrap();
+        entries.iter().for_each(|(key, entry)| restorer.put(key, entry).unwrap());
+        if entries.len() < 7 {
+            break;
+        }
+        after = entries.last().map(|(key, _)| key.clone());
+    }
+    restorer.finish(1 << 32).unwrap();
+    let two = open(&dir.path().join("two"));
+    assert_eq!(dump(&two), before);
+    let next = block_on(two.commit(vec![], vec![put("x", b"")])).unwrap();
+    assert!(next.get() > revision.get() + (1 << 32), "{next:?} may have been given out by the first store");
+    let too_large = vec![0; nave_store::MAX_VALUE_BYTES + 1];
+    let entry = nave_store::Entry { revision, value: too_large.into() };
+    assert!(nave_store::Restorer::create(&dir.path().join("three")).unwrap().put("k", &entry).is_err());
+}
+
+#[test]
+fn a_snapshot_ends_with_its_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    block_on(store.commit(vec![], vec![put("a", b"1")])).unwrap();
+    let mut snapshot = store.snapshot().unwrap();
+    assert_eq!(snapshot.entries(None, 10).unwrap().len(), 1);
+    store.close();
+    assert!(snapshot.entries(None, 10).is_err());
+    assert!(store.snapshot().is_err());
+}

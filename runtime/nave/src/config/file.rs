@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::de::DeTable;
 
+use super::origin::Written;
 use super::{ConfigError, unknown_keys};
 
 /// Longest configuration file. A hundred hubs with a hundred routes each stay below it.
@@ -120,27 +121,46 @@ pub(super) struct ProvisioningSection {
 
 impl File {
     /// Reads the text of a file.
+    #[cfg(test)]
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
+        Ok(Self::parse_with_places(text)?.file)
+    }
+
+    /// Reads the text of a file, and notes where each key stands.
+    pub(super) fn parse_with_places(text: &str) -> Result<Parsed, ConfigError> {
         let syntax = |error: toml::de::Error| ConfigError::Syntax {
             line: error.span().map(|span| unknown_keys::line_of(text, span.start)),
             message: error.message().to_owned(),
         };
         let table = DeTable::parse(text).map_err(syntax)?;
         unknown_keys::refuse(text, table.get_ref())?;
-        toml::from_str(text).map_err(syntax)
+        let written = Written::of(text, table.get_ref());
+        Ok(Parsed { file: toml::from_str(text).map_err(syntax)?, written })
     }
 }
 
+/// A file that was read.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    /// What it says.
+    pub(super) file: File,
+    /// Where it says it.
+    pub(super) written: Written,
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const EVERYTHING: &str = r#"
+    /// A file with every key.
+    pub(in crate::config) const EVERYTHING: &str = r#"
         data_dir = "d"
         workers = 2
         functions_dir = "f"
         log = { level = "debug", format = "json" }
         listen = { mqtts = "off", https = "off", admin = "off" }
+        audit = { file = "r" }
+        metrics = { token_file = "t" }
         tls = { certificate = "c", key = "k", ca = "a" }
         [[hub]]
         name = "hub1"

@@ -1,5 +1,6 @@
 //! Addresses to listen on, as people write them.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Where a service listens.
@@ -47,6 +48,18 @@ impl Listen {
     }
 }
 
+impl fmt::Display for Listen {
+    /// As it would be written.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::On(addresses) = self else { return formatter.write_str("off") };
+        match &**addresses {
+            [first, _] if *self == Self::everywhere(first.port()) => write!(formatter, "[::]:{}", first.port()),
+            [first, _] => write!(formatter, "localhost:{}", first.port()),
+            addresses => formatter.write_str(&addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        }
+    }
+}
+
 fn explain(text: &str) -> String {
     format!(
         "`{text}` is not an address to listen on: write an IP address and a port (`192.168.1.5:8883`), `[::]:8883` for \
@@ -66,6 +79,9 @@ mod tests {
         assert_eq!(Listen::parse(":443"), Ok(Listen::everywhere(443)));
         assert_eq!(Listen::parse("0.0.0.0:443"), Ok(on(&["0.0.0.0:443"])));
         assert_eq!(Listen::parse("localhost:0"), Ok(on(&["127.0.0.1:0", "[::1]:0"])));
+        for text in ["off", "[::]:8883", "0.0.0.0:443", "localhost:0", "[::1]:5"] {
+            assert_eq!(Listen::parse(text).unwrap().to_string(), text);
+        }
         for wrong in ["", "8883", "example.org:8883", ":x", "1.2.3.4", "localhost:99999"] {
             assert!(Listen::parse(wrong).unwrap_err().contains("`off`"), "{wrong}");
         }

@@ -3,8 +3,10 @@
 //! [`Config::load`] reads and checks all of it before anything is touched, so that a mistake costs nothing.
 
 mod check;
+pub(crate) mod explain;
 mod file;
 mod listen;
+pub(crate) mod origin;
 mod unknown_keys;
 
 use std::num::NonZeroUsize;
@@ -193,11 +195,27 @@ impl Config {
     ///
     /// [`ConfigError`], naming the line or the key.
     pub(crate) fn load(path: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
-        let (file, base) = match path {
+        Self::load_explained(path, overrides, &origin::Sources::default()).map(|(config, _)| config)
+    }
+
+    /// The same with a list of everything that is in force, and where each value came from; `sources` says it for what
+    /// `overrides` has.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the line or the key.
+    pub(crate) fn load_explained(
+        path: Option<&Path>,
+        overrides: Overrides,
+        sources: &origin::Sources,
+    ) -> Result<(Self, Vec<explain::Entry>), ConfigError> {
+        let (parsed, base) = match path {
             Some(path) => (read(path)?, path.parent().unwrap_or(Path::new("")).to_owned()),
-            None => (file::File::default(), PathBuf::new()),
+            None => (file::Parsed::default(), PathBuf::new()),
         };
-        check::check(file, &base, overrides)
+        let config = check::check(parsed.file, &base, overrides)?;
+        let entries = explain::entries(&config, &parsed.written, sources);
+        Ok((config, entries))
     }
 
     /// Every name that a client may dial.
@@ -223,7 +241,7 @@ pub(crate) fn default_data_dir() -> PathBuf {
         .join(DEFAULT_DATA_DIR)
 }
 
-fn read(path: &Path) -> Result<file::File, ConfigError> {
+fn read(path: &Path) -> Result<file::Parsed, ConfigError> {
     use std::io::Read as _;
     let mut text = String::new();
     let opened = std::fs::File::open(path).map_err(ConfigError::Read)?;
@@ -231,5 +249,5 @@ fn read(path: &Path) -> Result<file::File, ConfigError> {
     if u64::try_from(text.len()).map_or(true, |length| length > file::MAX_FILE_BYTES) {
         return Err(ConfigError::TooLong);
     }
-    file::File::parse(&text)
+    file::File::parse_with_places(&text)
 }

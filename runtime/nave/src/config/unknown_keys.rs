@@ -90,6 +90,20 @@ fn tables_of<'a, 'i>(value: &'a Spanned<DeValue<'i>>) -> impl Iterator<Item = &'
     one.into_iter().chain(many.filter_map(|item| item.get_ref().as_table()))
 }
 
+/// Every key that a file may have, as `section.key`.
+#[cfg(test)]
+pub(super) fn all_keys() -> Vec<String> {
+    fn walk(prefix: &str, section: &Section, keys: &mut Vec<String>) {
+        keys.extend(section.keys.iter().map(|key| format!("{prefix}{key}")));
+        for (name, inner) in section.tables {
+            walk(&format!("{prefix}{name}."), inner, keys);
+        }
+    }
+    let mut keys = Vec::new();
+    walk("", &FILE, &mut keys);
+    keys
+}
+
 /// The candidate that `word` is probably a misspelling of.
 pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Below this similarity a suggestion confuses more than it helps.

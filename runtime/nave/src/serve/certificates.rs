@@ -14,12 +14,12 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
 use time::OffsetDateTime;
-use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::config::TlsFiles;
 use crate::files;
+use crate::inspect::{CertificateFacts, name_text};
 
 const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";
@@ -44,6 +44,8 @@ const DAY_SECONDS: i64 = 24 * 3600;
 pub(crate) struct ServerIdentity {
     /// Certificate and key.
     pub(crate) identity: Identity,
+    /// What the certificate says.
+    pub(crate) facts: Option<CertificateFacts>,
     /// PEM file for clients.
     pub(crate) ca: PathBuf,
     /// Whether it comes from the development CA.
@@ -79,7 +81,7 @@ pub(crate) fn configured(tls: &TlsFiles) -> Result<ServerIdentity, CertificateEr
     let identity =
         Identity::from_pem(&chain, &key).map_err(|error| CertificateError::Identity(tls.certificate.clone(), error))?;
     let ca = std::path::absolute(&tls.ca).unwrap_or_else(|_| tls.ca.clone());
-    Ok(ServerIdentity { identity, ca, is_development: false })
+    Ok(ServerIdentity { identity, facts: CertificateFacts::of_pem(&chain), ca, is_development: false })
 }
 
 /// The development CA's certificate for `names`, from `dir`, made there if necessary.
@@ -107,10 +109,11 @@ pub(crate) fn development(dir: &Path, names: &[String], env: &dyn Env) -> Result
         && is_current(&chain, &ca_pem, names, now)
         && let Ok(identity) = Identity::from_pem(chain.as_bytes(), key.as_bytes())
     {
-        return Ok(ServerIdentity { identity, ca, is_development: true });
+        let facts = CertificateFacts::of_pem(chain.as_bytes());
+        return Ok(ServerIdentity { identity, facts, ca, is_development: true });
     }
-    let identity = make_server(dir, &ca_key, names, env)?;
-    Ok(ServerIdentity { identity, ca, is_development: true })
+    let (identity, facts) = make_server(dir, &ca_key, names, env)?;
+    Ok(ServerIdentity { identity, facts, ca, is_development: true })
 }
 
 fn make_ca(dir: &Path, now: Timestamp) -> Result<(String, KeyPair), CertificateError> {
@@ -143,7 +146,12 @@ fn ca_params(key: &KeyPair) -> CertificateParams {
     params
 }
 
-fn make_server(dir: &Path, ca_key: &KeyPair, names: &[String], env: &dyn Env) -> Result<Identity, CertificateError> {
+fn make_server(
+    dir: &Path,
+    ca_key: &KeyPair,
+    names: &[String],
+    env: &dyn Env,
+) -> Result<(Identity, Option<CertificateFacts>), CertificateError> {
     let now = env.now();
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut serial = [0; 16];
@@ -163,8 +171,9 @@ fn make_server(dir: &Path, ca_key: &KeyPair, names: &[String], env: &dyn Env) ->
     write(&dir.join(SERVER_KEY), &key, files::OWNER_ONLY)?;
     write(&dir.join(SERVER_CERTIFICATE), &certificate, files::EVERYONE_READS)?;
     tracing::info!(names = %names.join(", "), "made a server certificate");
-    Identity::from_pem(certificate.as_bytes(), key.as_bytes())
-        .map_err(|error| CertificateError::Identity(dir.join(SERVER_CERTIFICATE), error))
+    let identity = Identity::from_pem(certificate.as_bytes(), key.as_bytes())
+        .map_err(|error| CertificateError::Identity(dir.join(SERVER_CERTIFICATE), error))?;
+    Ok((identity, CertificateFacts::of_pem(certificate.as_bytes())))
 }
 
 /// Whether the server's certificate can be served for another while.
@@ -188,17 +197,6 @@ fn is_current(chain: &str, ca: &str, names: &[String], now: Timestamp) -> bool {
     want.sort();
     have.sort();
     lasts && same_issuer && want == have
-}
-
-fn name_text(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => {
-            let v4 = <[u8; 4]>::try_from(*bytes).map(|bytes| std::net::IpAddr::from(bytes).to_string());
-            v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(|bytes| std::net::IpAddr::from(bytes).to_string())).ok()
-        }
-        _ => None,
-    }
 }
 
 fn read_text(path: &Path) -> Result<Option<String>, CertificateError> {

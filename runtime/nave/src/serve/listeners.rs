@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nave_auth::ConnectionString;
 use nave_env::Env as _;
-use nave_http::{Admin, Surface};
+use nave_http::{Admin, Operator, Surface};
 use nave_hub::Platform;
 use nave_metrics::Collect;
 use nave_model::HostName;
@@ -44,6 +44,7 @@ pub(super) fn open(
     parts: &Parts,
     env: &Arc<RealEnv>,
     stopping: &Stopping,
+    operator: Arc<dyn Operator>,
 ) -> Result<Open, Failure> {
     let platform = &parts.platform;
     let certificates = Certificates::new(identity.identity.clone(), []);
@@ -53,7 +54,7 @@ pub(super) fn open(
     let token = new_token(env);
     let others = vec![server.metrics(), surface.clone() as Arc<dyn Collect>];
     let monitoring = monitoring::monitoring(config, parts, others, stopping)?;
-    let admin = Arc::new(Admin::new(Arc::clone(platform), &token).with_monitoring(monitoring));
+    let admin = Arc::new(Admin::new(Arc::clone(platform), &token).with_monitoring(monitoring).with_operator(operator));
     let mqtts = bind("mqtts", &config.mqtts, |address| server.listen_mqtts(address, &tls, factory.clone()))?;
     let websocket = WebSocketEndpoint {
         paths: nave_session::WEBSOCKET_PATHS,

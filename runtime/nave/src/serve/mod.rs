@@ -5,7 +5,10 @@ mod certificates;
 mod directory;
 mod listeners;
 mod monitoring;
+mod notify;
+mod operator;
 mod platform;
+mod reload;
 mod renewal;
 mod settings;
 
@@ -15,17 +18,23 @@ use std::time::{Duration, Instant};
 
 use nave_engine::{Engine, Functions};
 use nave_env::SharedEnv;
+use nave_http::OperatorError;
 use nave_hub::audit::{self, Actor, Change, Outcome};
 use nave_model::Timestamp;
 use nave_net::{RealEnv, Server, ServerOptions, Signal};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
+use crate::cli::ConfigArgs;
 use crate::config::Config;
+use crate::config::explain::{Entry, with_id_scope};
+use crate::config::origin::Sources;
 use crate::failure::Failure;
 use crate::logging::AuditFile;
 use crate::ready;
 use crate::ticker::Ticker;
 use certificates::CertificateError;
-use directory::DataDir;
+pub(crate) use directory::DataDir;
 
 pub(crate) use settings::Settings;
 use settings::SettingsError;
@@ -38,26 +47,72 @@ const GRACE: Duration = Duration::from_secs(5);
 /// delivers once more what the terminal has delivered to the whole group already.
 const SAME_REQUEST: Duration = Duration::from_secs(1);
 
-/// Runs a hub until it is asked to stop. SIGHUP loads the functions again, and opens the file of audit records again.
-pub(crate) fn serve(config: &Config, audit: Option<&AuditFile>) -> Result<(), Failure> {
+/// What a hub is started with.
+pub(crate) struct Configured {
+    /// What the command line and the environment said.
+    pub(crate) args: ConfigArgs,
+    /// Which of it was said where.
+    pub(crate) sources: Sources,
+    /// What came of it and of the file.
+    pub(crate) config: Config,
+    /// The same as a list.
+    pub(crate) entries: Vec<Entry>,
+    /// The file of audit records, if there is one.
+    pub(crate) audit: Option<AuditFile>,
+}
+
+/// What the main thread is asked for.
+pub(crate) enum Event {
+    /// To stop.
+    Stop(Signal),
+    /// To take up a changed configuration, and to say what came of it.
+    Reload(Option<oneshot::Sender<Result<Value, OperatorError>>>),
+    /// To look whether another certificate is to be served.
+    Renew,
+}
+
+/// Runs a hub until it is asked to stop. SIGHUP makes it take up a changed configuration, and opens the file of audit records
+/// again.
+pub(crate) fn serve(mut configured: Configured) -> Result<(), Failure> {
     let started = Instant::now();
-    let signals = watch_signals()?;
-    let data = DataDir::open(&config.data_dir)?;
+    let (control, events) = mpsc::channel();
+    watch_signals(control.clone())?;
+    let data = DataDir::open(&configured.config.data_dir)?;
     let env = RealEnv::start().map_err(Failure::runtime)?;
-    let shared: SharedEnv = env.clone();
-    let running = start(config, &data, &env, &shared)?;
+    let mut running = start(&configured, started, &data, &env, control)?;
     tracing::info!(
         data_dir = %data.path().display(),
         milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "ready"
     );
-    // The sender lives in a thread that ends with the process; without it there is nobody who could ask for anything.
+    notify::tell(notify::State::Ready);
+    // A sender lives in a thread that ends with the process; without it there is nobody who could ask for anything.
     let stop = loop {
-        match signals.recv().unwrap_or(Signal::Terminate) {
-            Signal::Reload => running.reload(config, audit, &env),
-            stop => break stop,
+        match events.recv().unwrap_or(Event::Stop(Signal::Terminate)) {
+            Event::Stop(signal) => break signal,
+            Event::Renew => running.renew(&configured, &data),
+            Event::Reload(asked) => {
+                reopen(configured.audit.as_ref());
+                let done = running.reload(&mut configured, &data);
+                match &done {
+                    Ok(changed) => {
+                        tracing::info!(changed = changed.join(", "), "reloaded: configuration, certificate, functions")
+                    }
+                    Err(error) => tracing::error!(%error, "not reloaded"),
+                }
+                // Who asks over the admin surface leaves a record there.
+                if asked.is_none() {
+                    record_reload(&env, done.is_ok());
+                }
+                if let Some(asked) = asked {
+                    let answer = done.map(|changed| json!({ "changed": changed }));
+                    // Who asked may have gone meanwhile.
+                    let _ = asked.send(answer.map_err(|error| OperatorError::Refused(error.to_string())));
+                }
+            }
         }
     };
+    notify::tell(notify::State::Stopping);
     tracing::info!(signal = ?stop, "stopping");
     running.stop(&data);
     tracing::info!("stopped");
@@ -67,13 +122,25 @@ pub(crate) fn serve(config: &Config, audit: Option<&AuditFile>) -> Result<(), Fa
 /// Everything that lives while the hub runs. Fields are dropped in this order.
 struct Running {
     server: Server,
+    open: listeners::Open,
+    process: Arc<operator::Process>,
+    ready: ready::Ready,
+    env: Arc<RealEnv>,
     ticker: Ticker,
     functions: Arc<Functions>,
     parts: platform::Parts,
     stopping: monitoring::Stopping,
 }
 
-fn start(config: &Config, data: &DataDir, env: &Arc<RealEnv>, shared: &SharedEnv) -> Result<Running, Failure> {
+fn start(
+    configured: &Configured,
+    started: Instant,
+    data: &DataDir,
+    env: &Arc<RealEnv>,
+    control: mpsc::Sender<Event>,
+) -> Result<Running, Failure> {
+    let config = &configured.config;
+    let shared: &SharedEnv = &(env.clone() as SharedEnv);
     let ids: Vec<_> = config.hubs.iter().map(|hub| hub.id.clone()).collect();
     let settings = Settings::open(data.path(), &ids, &**env).map_err(|error| match &error {
         SettingsError::Io(_, source) => data.explain_file(source, &error),
@@ -95,37 +162,21 @@ fn start(config: &Config, data: &DataDir, env: &Arc<RealEnv>, shared: &SharedEnv
     let stopping = monitoring::Stopping::default();
     let options = ServerOptions { workers: config.workers, ..ServerOptions::default() };
     let server = Server::start(&options, Arc::clone(env)).map_err(Failure::runtime)?;
-    let open = listeners::open(&server, config, &identity, &parts, env, &stopping)?;
-    if identity.is_development {
-        renewal::start(shared, &open.certificates, data.tls(), certificate_names(config));
-    }
+    let scope = settings.id_scope().ok();
+    let entries = with_id_scope(configured.entries.clone(), scope.as_ref().map(nave_model::IdScope::as_str));
+    let served = operator::Served::of(&identity);
+    let source = parts.source(config, data);
+    let process = Arc::new(operator::Process::new(started, source, control.clone(), entries, served));
+    process.count_by(server.counters());
+    let open = listeners::open(&server, config, &identity, &parts, env, &stopping, process.clone())?;
+    renewal::start(shared, control);
     let ready = listeners::describe(config, &settings, &parts.platform, &identity, &open)?;
     ready.write(data.path()).map_err(|error| data.explain(&error))?;
     banner::print(config, &ready, &identity, data);
-    Ok(Running { server, ticker, functions, parts, stopping })
+    Ok(Running { server, open, process, ready, env: Arc::clone(env), ticker, functions, parts, stopping })
 }
 
 impl Running {
-    /// Puts the functions that are on disk now in place of those that run. Calls that are under way finish on the old ones.
-    fn reload(&self, config: &Config, audit: Option<&AuditFile>, env: &RealEnv) {
-        if let Some(Err(error)) = audit.map(AuditFile::reopen) {
-            tracing::error!(%error, "the file of audit records could not be opened again: records go on into the old one");
-        }
-        let outcome = match self.functions.reload(&config.functions) {
-            Ok(()) => {
-                tracing::info!(source = ?config.functions, "functions loaded again");
-                Outcome::Done(200)
-            }
-            Err(error) => {
-                tracing::error!(%error, "functions could not all be loaded again: what could not stays as it was");
-                Outcome::Unsuccessful("failed")
-            }
-        };
-        let change =
-            Change { actor: &Actor::Operator, peer: None, owner: "", action: "reload", object: "functions", outcome };
-        audit::record(env, &change);
-    }
-
     /// Stops in the order in which nothing is lost: nobody finds the hub, connections end, what is queued is written.
     fn stop(self, data: &DataDir) {
         if let Err(error) = ready::remove(data.path()) {
@@ -137,6 +188,20 @@ impl Running {
         drop(self.ticker);
         self.parts.close();
     }
+}
+
+/// A tool for old logs may have moved the file away.
+fn reopen(audit: Option<&AuditFile>) {
+    if let Some(Err(error)) = audit.map(AuditFile::reopen) {
+        tracing::error!(%error, "the file of audit records could not be opened again: records go on into the old one");
+    }
+}
+
+/// A reload that a signal asked for.
+fn record_reload(env: &RealEnv, is_done: bool) {
+    let outcome = if is_done { Outcome::Done(200) } else { Outcome::Unsuccessful("failed") };
+    let actor = &Actor::Operator;
+    audit::record(env, &Change { actor, peer: None, owner: "", action: "reload", object: "configuration", outcome });
 }
 
 fn load_functions(config: &Config, data: &DataDir) -> Result<(Engine, Arc<Functions>), Failure> {
@@ -168,8 +233,7 @@ fn certificate_names(config: &Config) -> Vec<String> {
 
 /// Listens for signals from now on: one that comes during the start is obeyed after it. A second request to stop, while the
 /// hub stops, ends the process at once.
-fn watch_signals() -> Result<mpsc::Receiver<Signal>, Failure> {
-    let (sender, receiver) = mpsc::channel();
+fn watch_signals(sender: mpsc::Sender<Event>) -> Result<(), Failure> {
     let watch = move || {
         let mut stopping: Option<Instant> = None;
         let ended = nave_net::watch_signals(|signal| {
@@ -184,14 +248,14 @@ fn watch_signals() -> Result<mpsc::Receiver<Signal>, Failure> {
                 }
             }
             // Nobody receives once the hub has stopped; then the process ends anyway.
-            sender.send(signal).is_ok()
+            sender.send(if signal == Signal::Reload { Event::Reload(None) } else { Event::Stop(signal) }).is_ok()
         });
         if let Err(error) = ended {
             tracing::error!(%error, "cannot wait for signals");
         }
     };
     std::thread::Builder::new().name("nave-signals".into()).spawn(watch).map_err(Failure::runtime)?;
-    Ok(receiver)
+    Ok(())
 }
 
 fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T, Failure>>) -> Result<T, Failure> {

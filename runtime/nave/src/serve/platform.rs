@@ -13,6 +13,7 @@ use nave_store::{FjallStore, Store};
 
 use super::Settings;
 use super::directory::DataDir;
+use crate::backup::{self, Source};
 use crate::config::Config;
 use crate::failure::Failure;
 
@@ -151,6 +152,22 @@ impl Parts {
     /// The store.
     pub(super) fn store(&self) -> Arc<FjallStore> {
         Arc::clone(&self.storage.store)
+    }
+
+    /// What a backup copies.
+    pub(super) fn source(&self, config: &Config, data: &DataDir) -> Source {
+        let logs = config.hubs.iter().zip(&self.storage.logs).map(|(hub, log)| {
+            let id = hub.id.as_str().to_owned();
+            backup::LogOf { dir: data.log(&id), hub: id, log: Arc::clone(log) }
+        });
+        Source { data_dir: data.path().to_owned(), store: Arc::clone(&self.storage.store), logs: logs.collect() }
+    }
+
+    /// Keeps telemetry as `config` says from now on.
+    pub(super) fn set_retention(&self, config: &Config) {
+        for (hub, log) in config.hubs.iter().zip(&self.storage.logs) {
+            log.set_retention(hub.retention_age, hub.retention_bytes);
+        }
     }
 
     /// Writes what is queued and closes the files.

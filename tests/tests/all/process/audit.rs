@@ -51,7 +51,7 @@ fn changes_are_recorded_with_who_made_them() {
             [owner[0], owner[1], owner[2], "PATCH", "/twins/watched", "200"],
             [owner[0], owner[1], owner[2], "PATCH", "/twins/nobody", "404001 DeviceNotFound"],
             ["policy", "provisioningserviceowner", "$dps", "PUT", "/enrollments/r1", "200"],
-            ["operator", "operator", "", "reload", "functions", "200"],
+            ["operator", "operator", "", "reload", "configuration", "200"],
         ];
         assert_eq!(all.iter().map(told).collect::<Vec<_>>(), expected);
         assert!(all[0]["peer"].as_str().unwrap().starts_with("127.0.0.1:"));

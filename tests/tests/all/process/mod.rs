@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "these tests are about real processes in real time")]
 
 mod audit;
+mod backup;
 mod configuration;
 mod device;
 mod flood;
@@ -13,14 +14,18 @@ mod hostile;
 mod kill;
 mod lifecycle;
 mod metrics;
+mod operations;
 mod ports;
 mod privileges;
 mod promises;
 mod reload;
+mod rotation;
 mod server;
 mod service;
 
 use std::time::Duration;
+
+pub(crate) use server::Site;
 
 /// Longer than anything takes on a slow and busy machine; what is not done by then hangs.
 const PATIENCE: Duration = Duration::from_secs(60);

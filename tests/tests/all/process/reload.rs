@@ -56,17 +56,17 @@ fn functions_are_replaced_without_a_restart() {
 
         // A twin function that refuses everything.
         fs::write(&twin, paths::component("fixtures/hostile-twin").unwrap()).unwrap();
-        reload(&site, &hub, "functions loaded again").await;
+        reload(&site, &hub, "reloaded: configuration, certificate, functions").await;
         assert_eq!(change(&mut device, &service, 2).await, (500, 500));
 
         // What is no component is not taken: what ran goes on.
         fs::write(&twin, b"\0asm, or so it seems").unwrap();
-        reload(&site, &hub, "could not all be loaded again").await;
+        reload(&site, &hub, "not reloaded").await;
         assert_eq!(change(&mut device, &service, 3).await, (500, 500));
 
         // Without the file, the built-in one again.
         fs::remove_file(&twin).unwrap();
-        reload(&site, &hub, "functions loaded again").await;
+        reload(&site, &hub, "reloaded: configuration, certificate, functions").await;
         assert_eq!(change(&mut device, &service, 4).await, (204, 200));
         let seen = service.twin(DEVICE).await;
         for section in ["reported", "desired"] {

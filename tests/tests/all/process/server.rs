@@ -52,14 +52,14 @@ pub(super) fn binary() -> PathBuf {
 }
 
 /// A directory for one hub: configuration, data, log.
-pub(super) struct Site {
+pub(crate) struct Site {
     dir: TempDir,
     data: PathBuf,
 }
 
 impl Site {
     /// A directory with the usual configuration.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with("")
     }
 
@@ -80,7 +80,7 @@ impl Site {
     }
 
     /// Everything of this hub.
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.dir.path()
     }
 
@@ -135,10 +135,35 @@ impl Site {
     }
 
     /// Starts a hub and waits until it is ready.
-    pub(super) fn start(&self) -> (Nave, Ready) {
+    pub(crate) fn start(&self) -> (Nave, Ready) {
         let nave = self.launch();
         let ready = nave.wait_ready();
         (nave, ready)
+    }
+
+    /// Another command of the program, for this directory, with nothing of this process's environment.
+    pub(crate) fn tool(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("NAVE_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(words).env("NAVE_DATA_DIR", &self.data);
+        command
+    }
+
+    /// What another command prints when it succeeds, as JSON.
+    pub(super) fn json(&self, words: &[&str]) -> Value {
+        let output = self.tool(words).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "nave {words:?}: {errors}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("nave {words:?}: {error}"))
+    }
+
+    /// The configuration file.
+    pub(super) fn config(&self) -> PathBuf {
+        self.dir.path().join("nave.toml")
     }
 
     /// Runs a hub that is expected to give up.
@@ -191,7 +216,7 @@ impl Refusal {
 }
 
 /// A running hub. Dropping it kills it.
-pub(super) struct Nave {
+pub(crate) struct Nave {
     child: RefCell<Child>,
     data: PathBuf,
     log: PathBuf,
@@ -279,7 +304,7 @@ impl Nave {
     }
 
     /// Asks the hub to stop, which must end well.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.signal(Signal::Terminate);
         let status = self.wait();
         assert_eq!(status.code(), Some(0), "the hub was asked to stop");
@@ -310,7 +335,7 @@ impl Drop for Nave {
 
 /// What a ready file says.
 #[derive(Clone)]
-pub(super) struct Ready {
+pub(crate) struct Ready {
     pub(super) json: Value,
     /// What trusts the hub's certificate.
     pub(super) tls: Arc<ClientConfig>,
