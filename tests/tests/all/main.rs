@@ -10,6 +10,7 @@
 mod components;
 mod composition;
 mod containment;
+mod packaging;
 mod plugins;
 mod process;
 mod simulation;
