@@ -10,6 +10,7 @@
 mod components;
 mod composition;
 mod containment;
+mod docs;
 mod packaging;
 mod plugins;
 mod process;
