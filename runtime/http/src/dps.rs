@@ -45,6 +45,7 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Reply, HubError> {
     if rights == DpsRights::ENROLLMENT_WRITE || rights == DpsRights::REGISTRATION_STATUS_WRITE {
         call.changes_as(Actor::Policy(facts.policy.as_str().to_owned()));
     }
+    call.platform.provisioning().pass().await?;
     match resource {
         Resource::Enrollments(kind) => enrollments::bulk(kind, call, body).await,
         Resource::EnrollmentQuery(kind) => enrollments::query(kind, call, body).await,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::Method;
 use nave_auth::Rights;
 use nave_hub::audit::Actor;
+use nave_hub::throttle::Operation;
 use nave_hub::{ErrorCode, Hub, HubError};
 
 use crate::call::Call;
@@ -49,6 +50,9 @@ pub(crate) async fn answer(hub: &Arc<Hub>, call: &Call, body: Body, streams: &St
         if call.method != Method::GET && !matches!(resource, Resource::Missing(..)) {
             call.changes_as(Actor::Policy(facts.policy.as_str().to_owned()));
         }
+        if let Some(operation) = limited(&resource, &call.method) {
+            hub.pass(operation, 1).await?;
+        }
     }
     match resource {
         Resource::Devices => match call.method {
@@ -78,6 +82,18 @@ pub(crate) async fn answer(hub: &Arc<Hub>, call: &Call, body: Body, streams: &St
             ErrorCode::FeatureNotSupported,
             format!("{feature}: not available in this release of the hub."),
         )),
+    }
+}
+
+/// What a request counts as for the throttle; methods are metered where they are called.
+fn limited(resource: &Resource, method: &Method) -> Option<Operation> {
+    match resource {
+        Resource::Devices | Resource::Device | Resource::Modules | Resource::Module | Resource::DeviceStatistics => {
+            Some(Operation::Registry)
+        }
+        Resource::Twin if *method == Method::GET => Some(Operation::TwinReads),
+        Resource::Twin => Some(Operation::TwinUpdates),
+        _ => None,
     }
 }
 

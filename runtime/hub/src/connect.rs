@@ -9,6 +9,7 @@ use crate::bus::{HostId, HostMessage};
 use crate::error::{ErrorCode, HubError};
 use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, decode, put};
 use crate::session::{CloseReason, Mailbox, NewSession, Session, Subscriptions};
+use crate::throttle::Operation;
 
 /// A device or module whose credentials were checked against its record.
 #[derive(Clone, Debug)]
@@ -71,8 +72,9 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`HubError`] when the store fails.
+    /// [`HubError`] when the store fails, 429 when devices connect too fast.
     pub async fn connect(&self, who: &Authenticated, options: ConnectOptions) -> Result<Connected, HubError> {
+        self.pass(Operation::Connects, 1).await?;
         let record_key = self.keys.identity(&who.identity);
         let owner_key = who.owner.as_ref().map(|owner| self.keys.identity(&owner.identity));
         let session_key = self.keys.session(&who.identity.to_string());

@@ -20,6 +20,7 @@ use crate::outbox::{Late, check_outbox};
 use crate::presence::Presence;
 use crate::session::{CloseReason, Session, Sessions};
 use crate::statistics::Counted;
+use crate::throttle::{Limits, Operation, Throttle};
 
 /// Attempts at a change before the caller is told to repeat it. Conflicts come from other hosts only, so a second attempt
 /// is rare and a tenth means that something is badly wrong.
@@ -66,6 +67,7 @@ pub struct Hub {
     pub(crate) authorities: Authorities,
     pub(crate) late: Late,
     metrics: HubMetrics,
+    pub(crate) throttle: Throttle,
     pub(crate) presence: Presence,
     pub(crate) counted: tokio::sync::Mutex<Option<Counted>>,
     id: HubId,
@@ -93,6 +95,7 @@ impl Hub {
             authorities,
             late: Late::default(),
             metrics: HubMetrics::default(),
+            throttle: Throttle::default(),
             presence: Presence::default(),
             counted: tokio::sync::Mutex::new(None),
             id: parts.id,
@@ -135,6 +138,20 @@ impl Hub {
     /// The certificate authorities that vouch for devices.
     pub const fn authorities(&self) -> &Authorities {
         &self.authorities
+    }
+
+    /// Puts limits in force; what was used of the ones before is forgotten.
+    pub fn set_limits(&self, limits: Limits) {
+        self.throttle.set(limits);
+    }
+
+    /// Lets an operation through, perhaps later.
+    ///
+    /// # Errors
+    ///
+    /// 429001 when it would have to wait for too long.
+    pub async fn pass(&self, operation: Operation, cost: u64) -> Result<(), HubError> {
+        self.throttle.pass(&self.env, operation, cost).await
     }
 
     /// What the hub counts.

@@ -33,6 +33,8 @@ mod routes;
 mod session;
 mod statistics;
 mod telemetry;
+pub mod throttle;
+pub mod tier;
 mod twin;
 mod view;
 

@@ -11,6 +11,10 @@ use crate::bus::{HostId, HostMessage, HostReply};
 use crate::error::{ErrorCode, HubError};
 use crate::hub::{Hub, decode};
 use crate::session::{MethodAnswer, Subscriptions};
+use crate::throttle::Operation;
+
+/// What direct methods are metered in (protocol notes: limits §3).
+const METHOD_METER_BYTES: usize = 4_096;
 
 impl Hub {
     /// Calls a method of a device. `body` is the request's; the answer is the response's body.
@@ -26,6 +30,8 @@ impl Hub {
     }
 
     async fn invoke(&self, identity: &Identity, body: &str) -> Result<String, HubError> {
+        let metered = body.len().next_multiple_of(METHOD_METER_BYTES);
+        self.pass(Operation::MethodBytes, metered as u64).await?;
         let (presence, elsewhere) = self.presence(identity).await?;
         let plan = self.functions.begin_method(body, presence)?;
         let (call, wait) = match plan {

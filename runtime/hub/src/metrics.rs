@@ -7,7 +7,7 @@ use nave_metrics::{Collect, Counter, Family, Histogram, Page};
 use crate::error::HubError;
 use crate::hub::Hub;
 use crate::platform::Platform;
-use crate::provisioning::{Operation, Provisioning};
+use crate::provisioning::{OWNER, Operation, Provisioning};
 
 static CONNECTED: Family = Family::gauge("nave_devices_connected", "Devices and modules that are connected.");
 static CONNECTS: Family = Family::counter("nave_device_connects_total", "Connects of devices by outcome.");
@@ -120,6 +120,7 @@ impl Collect for Hub {
         }
         metrics.methods.collect(&METHODS, &label, page);
         page.histogram(&METHOD_SECONDS, &label, &metrics.method_seconds);
+        self.throttle.collect(hub, page);
     }
 }
 
@@ -167,6 +168,7 @@ impl Collect for Provisioning {
         ] {
             page.value(&REGISTRATIONS, &[("outcome", outcome)], counter.get());
         }
+        self.throttle.collect(OWNER, page);
     }
 }
 

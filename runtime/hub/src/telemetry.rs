@@ -91,7 +91,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// 413 if one is too large: then none is taken. 503 if the disk is full, 429 if the log is busy, 401 if the session is over.
+    /// 413 if one is too large: then none is taken. 503 if the disk is full, 429 if the log is busy or the throttle refuses, 403 if
+    /// the day's quota is used up, 401 if the session is over: then some may have been taken.
     pub async fn send_telemetry(&self, session: &Session, messages: Vec<Message>) -> Result<(), HubError> {
         if let Some(message) = messages.iter().find(|message| message.size() > MAX_MESSAGE_BYTES) {
             return Err(HubError::new(
@@ -103,11 +104,15 @@ impl Hub {
         while let Some(room) = self.log.room() {
             room.await;
         }
-        if !session.is_open() {
-            return Err(HubError::unauthorized().with_detail("the session is over"));
-        }
         session.active(self.env.now());
-        self.take(session, &messages).await
+        for messages in messages.chunks(self.throttle.part()) {
+            self.throttle.messages(&self.env, &session.identity, messages).await?;
+            if !session.is_open() {
+                return Err(HubError::unauthorized().with_detail("the session is over"));
+            }
+            self.take(session, messages).await?;
+        }
+        Ok(())
     }
 
     /// Takes the message that a device left for the case that its connection ends without a goodbye. Its session is over.

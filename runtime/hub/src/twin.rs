@@ -13,6 +13,7 @@ use crate::error::{ErrorCode, HubError};
 use crate::hub::{Hub, decode};
 use crate::outbox::Event;
 use crate::session::{Session, Subscriptions, ToDevice};
+use crate::throttle::Operation;
 use crate::view;
 
 /// A twin to be shown to a service.
@@ -127,6 +128,7 @@ impl Hub {
     /// 404 if the device was deleted meanwhile.
     pub async fn device_twin(&self, session: &Session) -> Result<String, HubError> {
         session.active(self.env.now());
+        self.pass(Operation::TwinReads, 1).await?;
         let outcome = self.require(&session.identity).await;
         self.metrics().device_twin_reads.count(&outcome);
         Ok(view::device_twin_json(&outcome?.0))
@@ -138,6 +140,7 @@ impl Hub {
     ///
     /// 400 with the rule that the patch breaks, 412 if `if_version` is not the section's, 413 if it would become too large.
     pub async fn report(&self, session: &Session, patch: &str, if_version: Option<u64>) -> Result<u64, HubError> {
+        self.pass(Operation::TwinUpdates, 1).await?;
         let outcome = self.merge_reported(session, patch, if_version).await;
         self.metrics().twin_reports.count(&outcome);
         outcome

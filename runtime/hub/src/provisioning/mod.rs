@@ -19,9 +19,11 @@ use nave_store::{Revision, Store};
 use parking_lot::Mutex;
 
 use crate::authority::Authorities;
+use crate::error::HubError;
 use crate::hub::Hub;
 use crate::lane::Lanes;
 use crate::metrics::ProvisioningMetrics;
+use crate::throttle::{Limits, Operation as Limited, Throttle};
 
 pub use allocate::LinkedHub;
 pub use enrollment::{AttestationInput, EnrollmentInput, EnrollmentPage, MAX_ENROLLMENT_GROUPS, MAX_ENROLLMENT_PAGE};
@@ -29,7 +31,7 @@ pub use register::{Attempt, Credentials, MAX_REGISTRATION_BYTES, Operation, RETR
 pub use view::{info_json, operation_json, registration_json};
 
 /// The provisioning service's id in keys: no hub can have it, because hub ids do not begin with `$`.
-const OWNER: &str = "$dps";
+pub(crate) const OWNER: &str = "$dps";
 
 /// What a provisioning service is made of.
 pub struct ProvisioningParts {
@@ -71,6 +73,7 @@ pub struct Provisioning {
     /// Operations that this process is still working on.
     running: Mutex<HashSet<String>>,
     metrics: ProvisioningMetrics,
+    pub(crate) throttle: Throttle,
 }
 
 impl Provisioning {
@@ -93,6 +96,7 @@ impl Provisioning {
             groups: Mutex::default(),
             running: Mutex::default(),
             metrics: ProvisioningMetrics::default(),
+            throttle: Throttle::default(),
         }
     }
 
@@ -129,6 +133,20 @@ impl Provisioning {
     /// The linked hubs, in the operator's order.
     pub fn hubs(&self) -> &[LinkedHub] {
         &self.hubs
+    }
+
+    /// Puts limits in force; what was used of the ones before is forgotten.
+    pub fn set_limits(&self, limits: Limits) {
+        self.throttle.set(limits);
+    }
+
+    /// Lets a request to the service's own API through, perhaps later.
+    ///
+    /// # Errors
+    ///
+    /// 429001 when it would have to wait for too long.
+    pub async fn pass(&self) -> Result<(), HubError> {
+        self.throttle.pass(&self.env, Limited::Provisioning, 1).await
     }
 
     pub(crate) const fn metrics(&self) -> &ProvisioningMetrics {

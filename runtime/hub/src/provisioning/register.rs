@@ -24,6 +24,7 @@ use super::{OWNER, Provisioning};
 use crate::audit::{self, Actor, Change, Outcome};
 use crate::error::{ErrorCode, HubError};
 use crate::registry::argument;
+use crate::throttle::Operation as Limited;
 
 /// What a device is told to wait before it polls, in seconds; the Java SDK takes 2 to 5.
 pub const RETRY_AFTER_SECONDS: u32 = 3;
@@ -133,6 +134,7 @@ impl Provisioning {
     }
 
     async fn begin(self: &Arc<Self>, attempt: &Attempt) -> Result<Operation, HubError> {
+        self.throttle.pass(&self.env, Limited::Registrations, 1).await?;
         let id = registration_id(&attempt.registration_id)?;
         let proof = Proof::read(&attempt.credentials).map_err(|error| unauthorized().with_detail(error))?;
         let _lane = self.lanes.enter(&id).await;
@@ -152,6 +154,7 @@ impl Provisioning {
         credentials: &Credentials,
     ) -> Result<Operation, HubError> {
         let state = self.own_registration(written_id, credentials).await?;
+        self.throttle.pass_device(&self.env, Limited::DevicePolls, &state.registration_id, 1).await?;
         if state.operation_id != operation_id {
             return Err(HubError::new(
                 ErrorCode::AsyncOperationNotFound,

@@ -12,6 +12,7 @@ use nave_model::{HostName, HubId, HubName, IdScope};
 use nave_routing::{EndpointName, Enrichment, Route, RouteName, Source};
 
 use super::file::{File, HubSection, ProvisioningSection, TlsSection};
+use super::throttle::HubThrottleSection;
 use super::{
     AllocationPolicy, Config, ConfigError, HubConfig, Listen, Overrides, ProvisioningConfig, TlsFiles, closest,
 };
@@ -86,6 +87,7 @@ fn hubs(mut sections: Vec<HubSection>) -> Result<Vec<HubConfig>, ConfigError> {
             apply_allocation_policy: None,
             latency_ms: None,
             fallback_route: None,
+            throttle: HubThrottleSection::default(),
             route: Vec::new(),
             enrichment: Vec::new(),
         });
@@ -170,6 +172,7 @@ fn hub(section: HubSection) -> Result<HubConfig, ConfigError> {
         apply_allocation_policy: section.apply_allocation_policy.unwrap_or(true),
         latency_ms,
         routing,
+        throttle: section.throttle.throttle(place)?,
         name,
     })
 }
@@ -235,6 +238,7 @@ fn provisioning(
         )?
         .unwrap_or(AllocationPolicy::Hashed),
         linked_hubs,
+        throttle: section.throttle.throttle()?,
     })
 }
 
@@ -295,7 +299,7 @@ fn parse<T: FromStr<Err: std::fmt::Display>>(place: &str, text: &str) -> Result<
     text.parse().map_err(|error: T::Err| value(place, format!("`{text}`: {error}")))
 }
 
-fn value(place: impl Into<String>, message: impl Into<String>) -> ConfigError {
+pub(super) fn value(place: impl Into<String>, message: impl Into<String>) -> ConfigError {
     ConfigError::Value { place: place.into(), message: message.into() }
 }
 

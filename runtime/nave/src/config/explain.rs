@@ -116,6 +116,9 @@ pub(crate) fn entries(config: &Config, written: &Written, sources: &Sources) -> 
     list.add("provisioning.allocation_policy", json!(provisioning.allocation_policy.as_str()), Restart);
     let linked = provisioning.linked_hubs.iter().filter_map(|position| config.hubs.get(*position));
     list.add("provisioning.linked_hubs", json!(linked.map(|hub| hub.name.as_str()).collect::<Vec<_>>()), Restart);
+    for (key, value) in &provisioning.throttle.keys {
+        list.add(&format!("provisioning.throttle.{key}"), value.clone(), Restart);
+    }
     list.entries
 }
 
@@ -136,6 +139,9 @@ fn hub_entries(list: &mut List<'_>, index: usize, hub: &HubConfig) {
     add("apply_allocation_policy", json!(hub.apply_allocation_policy), Restart);
     add("latency_ms", hub.latency_ms.map_or(Value::Null, |latency| json!(latency)), Restart);
     add("fallback_route", json!(hub.routing.fallback), Reload);
+    for (key, value) in &hub.throttle.keys {
+        add(&format!("throttle.{key}"), value.clone(), Restart);
+    }
     for (at, route) in hub.routing.routes.iter().enumerate() {
         let name = route.name.as_str();
         let mut add = |key: &str, value: Value| {
@@ -202,7 +208,7 @@ mod tests {
                 // Names of hubs, routes and enrichments stand between the sections.
                 let sections: Vec<&str> = match &*parts {
                     ["hub", _] => vec!["hub"],
-                    ["hub", _, inner, _] => vec!["hub", inner],
+                    ["hub", _, inner] | ["hub", _, inner, _] => vec!["hub", inner],
                     other => other.to_vec(),
                 };
                 last == key && sections.join(".") == section

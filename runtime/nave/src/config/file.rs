@@ -6,6 +6,7 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 use super::origin::Written;
+use super::throttle::{HubThrottleSection, ProvisioningThrottleSection};
 use super::{ConfigError, unknown_keys};
 
 /// Longest configuration file. A hundred hubs with a hundred routes each stay below it.
@@ -83,6 +84,8 @@ pub(super) struct HubSection {
     pub(super) latency_ms: Option<f64>,
     pub(super) fallback_route: Option<bool>,
     #[serde(default)]
+    pub(super) throttle: HubThrottleSection,
+    #[serde(default)]
     pub(super) route: Vec<RouteSection>,
     #[serde(default)]
     pub(super) enrichment: Vec<EnrichmentSection>,
@@ -117,6 +120,7 @@ pub(super) struct ProvisioningSection {
     pub(super) id_scope: Option<String>,
     pub(super) allocation_policy: Option<String>,
     pub(super) linked_hubs: Option<Vec<String>>,
+    pub(super) throttle: ProvisioningThrottleSection,
 }
 
 impl File {
@@ -173,6 +177,17 @@ pub(super) mod tests {
         apply_allocation_policy = true
         latency_ms = 1.5
         fallback_route = false
+        [hub.throttle]
+        tier = "S1"
+        units = 2
+        messages_per_day = 1
+        connects_per_second = 1
+        messages_per_second = 1
+        device_messages_per_second = 1
+        twin_reads_per_second = 1
+        twin_updates_per_second = 1
+        registry_per_second = 1
+        method_bytes_per_second = 1
         [[hub.route]]
         name = "r"
         source = "DeviceMessages"
@@ -189,6 +204,11 @@ pub(super) mod tests {
         id_scope = "0ne1"
         allocation_policy = "hashed"
         linked_hubs = ["hub1"]
+        [provisioning.throttle]
+        standard = true
+        registrations_per_minute = 1
+        requests_per_minute = 1
+        device_polls_per_minute = 1
     "#;
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) mod explain;
 mod file;
 mod listen;
 pub(crate) mod origin;
+mod throttle;
 mod unknown_keys;
 
 use std::num::NonZeroUsize;
@@ -20,6 +21,7 @@ use nave_model::{HostName, HubId, HubName, IdScope};
 use crate::logging::{LogFormat, LogLevel};
 
 pub(crate) use listen::Listen;
+pub(crate) use throttle::Throttle;
 pub(crate) use unknown_keys::closest;
 
 /// The name of the data directory in a user's folder for application data.
@@ -92,6 +94,8 @@ pub(crate) struct HubConfig {
     pub(crate) latency_ms: Option<f64>,
     /// Routes, fallback and enrichments.
     pub(crate) routing: RoutingConfig,
+    /// Rates.
+    pub(crate) throttle: Throttle,
 }
 
 /// The provisioning service.
@@ -107,6 +111,8 @@ pub(crate) struct ProvisioningConfig {
     pub(crate) allocation_policy: AllocationPolicy,
     /// Positions in [`Config::hubs`] of the hubs that devices may be assigned to.
     pub(crate) linked_hubs: Vec<usize>,
+    /// Rates.
+    pub(crate) throttle: Throttle,
 }
 
 /// A built-in policy that a service may have as its default.

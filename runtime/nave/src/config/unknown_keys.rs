@@ -4,6 +4,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
+use super::throttle::{HubThrottleSection, ProvisioningThrottleSection};
 
 /// A table of the file: what it may contain.
 pub(super) struct Section {
@@ -46,16 +47,19 @@ const HUB: Section = Section {
         "retention_hours",
         "retention_mib",
     ],
-    tables: &[("route", &ROUTE), ("enrichment", &ENRICHMENT)],
+    tables: &[("route", &ROUTE), ("enrichment", &ENRICHMENT), ("throttle", &HUB_THROTTLE)],
 };
+const HUB_THROTTLE: Section = Section { title: "[hub.throttle]", keys: HubThrottleSection::KEYS, tables: &[] };
 const ROUTE: Section =
     Section { title: "[[hub.route]]", keys: &["condition", "enabled", "endpoint", "name", "source"], tables: &[] };
 const ENRICHMENT: Section = Section { title: "[[hub.enrichment]]", keys: &["endpoints", "key", "value"], tables: &[] };
 const PROVISIONING: Section = Section {
     title: "[provisioning]",
     keys: &["aliases", "allocation_policy", "host_name", "id_scope", "linked_hubs"],
-    tables: &[],
+    tables: &[("throttle", &PROVISIONING_THROTTLE)],
 };
+const PROVISIONING_THROTTLE: Section =
+    Section { title: "[provisioning.throttle]", keys: ProvisioningThrottleSection::KEYS, tables: &[] };
 
 /// Refuses the first unknown key of `text`, in the order of the file.
 pub(super) fn refuse(text: &str, table: &DeTable<'_>) -> Result<(), ConfigError> {

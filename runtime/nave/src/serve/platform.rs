@@ -103,6 +103,7 @@ impl Parts {
                 aliases: hub_config.aliases.clone(),
                 policies: settings.hub_policies(hub_config.id.as_str()).map_err(Failure::runtime)?,
             });
+            hub.set_limits(hub_config.throttle.limits.clone());
             hub.set_routing(hub_config.routing.clone())
                 .map_err(|error| Failure::usage(format_args!("hub `{}`: {error}", hub_config.name)))?;
             Ok(Arc::new(hub))
@@ -135,6 +136,7 @@ impl Parts {
             default_policy: config.provisioning.allocation_policy.as_str().to_owned(),
             hubs: linked.collect(),
         });
+        provisioning.set_limits(config.provisioning.throttle.limits.clone());
         let platform = Arc::new(Platform::new(Arc::clone(env), hubs, Arc::new(provisioning)));
         Ok(Self { platform, functions, storage })
     }

@@ -113,6 +113,22 @@ impl Link {
         Ok(())
     }
 
+    /// Asks for the twin so many times at once; the statuses of the answers.
+    pub(super) async fn twins(&mut self, count: usize) -> io::Result<Vec<u16>> {
+        let mut bytes = Vec::new();
+        (0..count).for_each(|number| get_twin(&mut bytes, &number.to_string()));
+        self.send(&bytes).await?;
+        let mut statuses = Vec::new();
+        while statuses.len() < count {
+            if let Incoming::TwinAnswer { status, body, .. } = self.next().await? {
+                let code = serde_json::from_slice::<Value>(&body).unwrap()["errorCode"].clone();
+                assert_eq!(code.as_u64(), (status == 429).then_some(429_001));
+                statuses.push(status);
+            }
+        }
+        Ok(statuses)
+    }
+
     /// Subscribes to answers about the twin and to changes of desired properties.
     pub(super) async fn subscribe_twin(&mut self) -> io::Result<()> {
         self.subscribe(&FILTERS).await

@@ -22,6 +22,7 @@ mod reload;
 mod rotation;
 mod server;
 mod service;
+mod throttle;
 
 use std::time::Duration;
 
