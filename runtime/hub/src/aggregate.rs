@@ -89,8 +89,8 @@ impl Hub {
         Err(CommitError::Conflict { key, current: None }.into())
     }
 
-    /// Removes the record of `identity` with its session, if `check` allows it; a device with modules stays, and the answer
-    /// is false. To be called within the lane of `identity`.
+    /// Removes the record of `identity` with its session and its queue, if `check` allows it; a device with modules stays, and
+    /// the answer is false. To be called within the lane of `identity`.
     ///
     /// # Errors
     ///
@@ -98,6 +98,7 @@ impl Hub {
     pub(crate) async fn remove(&self, identity: &Identity, check: &Check<'_>) -> Result<bool, HubError> {
         let key = self.keys.identity(identity);
         let session_key = self.keys.session(&identity.to_string());
+        let _queue = self.queues.lanes.enter(identity.device_id()).await;
         for _ in 0..MAX_COMMIT_ATTEMPTS {
             let (record, revision) = self.require(identity).await?;
             check(&record)?;
@@ -115,12 +116,17 @@ impl Hub {
             end_session();
             // The guard makes sure that no other session began meanwhile.
             let expect = session.as_ref().map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
-            let guards = vec![
+            let mut guards = vec![
                 Guard { key: key.clone(), expect: Expect::At(revision) },
                 Guard { key: session_key.clone(), expect },
             ];
             let gone = [key.clone(), session_key.clone(), self.keys.announced(&identity.to_string())];
             let mut puts: Vec<Put> = gone.into_iter().map(|key| Put { key, value: None }).collect();
+            if !identity.is_module() {
+                let (guard, deletions) = self.queue_deletion(identity.device_id()).await?;
+                guards.push(guard);
+                puts.extend(deletions);
+            }
             let has_event = self.orphan_events(&record, Event::deleted(&record), &mut puts)?;
             match self.store.commit(guards, puts).await {
                 Ok(_) => {

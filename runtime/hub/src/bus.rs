@@ -65,6 +65,13 @@ pub enum HostMessage {
         /// The device.
         identity: Identity,
     },
+    /// Cloud-to-device messages wait: tell the device's connection if it listens.
+    DeviceBound {
+        /// The hub's id.
+        hub: String,
+        /// The device.
+        identity: Identity,
+    },
     /// End the device's session if its epoch is not above this one.
     Close {
         /// The hub's id.

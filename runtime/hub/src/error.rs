@@ -76,6 +76,10 @@ error_codes! {
     IotHubUnauthorized = 401_003,
     /// The daily quota is used up.
     IotHubQuotaExceeded = 403_002,
+    /// The device's queue of cloud-to-device messages is full.
+    DeviceMaximumQueueDepthExceeded = 403_004,
+    /// The message expires in the past, or too late.
+    InvalidMessageExpiryTime = 403_009,
     /// The device is disabled.
     DeviceDisabled = 403_012,
     /// As many method calls of the device are under way as the hub allows.
@@ -116,6 +120,8 @@ error_codes! {
     ModuleAlreadyExistsOnDevice = 409_301,
     /// The entity tag does not match, or is missing where one is required.
     PreconditionFailed = 412_001,
+    /// The lock on a cloud-to-device message ran out, or never was.
+    DeviceMessageLockLost = 412_002,
     /// The message, or the request, is too large.
     MessageTooLarge = 413_001,
     /// Too many devices in one call or one hub.

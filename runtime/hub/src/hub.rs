@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 
 use crate::authority::Authorities;
 use crate::bus::{Bus, HostId};
+use crate::c2d::Queues;
 use crate::error::HubError;
 use crate::lane::Lanes;
 use crate::metrics::HubMetrics;
@@ -70,6 +71,7 @@ pub struct Hub {
     pub(crate) throttle: Throttle,
     pub(crate) presence: Presence,
     pub(crate) counted: tokio::sync::Mutex<Option<Counted>>,
+    pub(crate) queues: Queues,
     id: HubId,
     host_name: HostName,
     aliases: Vec<HostName>,
@@ -98,6 +100,7 @@ impl Hub {
             throttle: Throttle::default(),
             presence: Presence::default(),
             counted: tokio::sync::Mutex::new(None),
+            queues: Queues::new(),
             id: parts.id,
             host_name: parts.host_name,
             aliases: parts.aliases,

@@ -14,6 +14,7 @@ pub mod audit;
 mod authority;
 mod bulk;
 mod bus;
+mod c2d;
 mod connect;
 mod connection_event;
 mod credentials;
@@ -43,6 +44,11 @@ pub use aggregate::MAX_MODULES;
 pub use authority::{Authorities, MAX_AUTHORITIES, MAX_AUTHORITY_NAME};
 pub use bulk::{BulkChange, BulkOperation, MAX_BULK_CHANGES, check_bulk};
 pub use bus::{Bus, HostId, HostMessage, HostReply, NoPeers, Receive, SimBus, Unreachable};
+pub use c2d::{
+    Appetite, CloudToDevice, CloudToDeviceSettings, Delivery, DeviceBound, Exchange, FeedbackBatch, MAX_BATCH_RECORDS,
+    MAX_DEVICE_BOUND_BYTES, MAX_FEEDBACK_RECORDS, MAX_MESSAGE_ID, MAX_PROPERTY_BYTES, MAX_QUEUE_DEPTH,
+    MAX_TIME_TO_LIVE, MIN_TIME_TO_LIVE, Received, Settlement,
+};
 pub use connect::{Authenticated, ConnectOptions, Connected, Owner};
 pub use credentials::AuthenticationInput;
 pub use edge::ScopeInput;
@@ -60,5 +66,5 @@ pub use session::{
     CloseReason, MAX_METHODS_IN_FLIGHT, Mailbox, MailboxFull, MethodAnswer, Session, Subscriptions, ToDevice,
 };
 pub use statistics::DeviceStatistics;
-pub use telemetry::{MAX_MESSAGE_BYTES, MAX_MESSAGES_AT_ONCE, Message, system};
+pub use telemetry::{MAX_BATCH_MESSAGES, MAX_MESSAGE_BYTES, MAX_MESSAGES_AT_ONCE, Message, system};
 pub use twin::{TwinUpdate, TwinView};

@@ -214,6 +214,11 @@ impl Hub {
         let _ = self.late.hub.set(Arc::downgrade(self));
     }
 
+    /// This hub, for tasks that must not keep it alive; `None` until [`Hub::retry_forwarding`].
+    pub(crate) fn weak(&self) -> Option<Weak<Self>> {
+        self.late.hub.get().map(Weak::clone)
+    }
+
     /// Makes sure that the events of an earlier device of this id are in the log, before a new device takes the marker over.
     /// To be called within the device's lane.
     ///

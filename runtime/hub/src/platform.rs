@@ -64,7 +64,7 @@ impl Platform {
     }
 
     /// Does what a start has to do before connections are accepted: certificate authorities are read, events that a crash
-    /// left behind are appended.
+    /// left behind are appended, queues that are not empty are found.
     ///
     /// # Errors
     ///
@@ -73,6 +73,7 @@ impl Platform {
         for hub in &self.hubs {
             hub.authorities.load().await?;
             hub.recover_announced().await?;
+            hub.recover_queues().await?;
             let devices = hub.recover_outboxes().await?;
             if devices > 0 {
                 tracing::info!(hub = %hub.id(), devices, "appended events that an earlier stop left behind");
@@ -113,6 +114,12 @@ impl Receive for Platform {
             HostMessage::Connection { hub, identity } => {
                 let connection = self.hub_by_id(&hub).map(|hub| hub.local_connection(&identity)).unwrap_or_default();
                 Box::pin(async move { HostReply::Connection(connection) })
+            }
+            HostMessage::DeviceBound { hub, identity } => {
+                if let Some(hub) = self.hub_by_id(&hub) {
+                    hub.wake_for_messages(&identity);
+                }
+                Box::pin(async { HostReply::Done })
             }
             HostMessage::Close { hub, identity, epoch, reason } => {
                 if let Some(hub) = self.hub_by_id(&hub) {

@@ -111,7 +111,7 @@ impl Hub {
         self.show(&record).await
     }
 
-    /// Deletes a device with its modules, their twins and sessions: first the modules, one after the other, then the device.
+    /// Deletes a device with its queue and its modules, their twins and sessions: first the modules, one after the other, then the device.
     /// A stop in between leaves a device with fewer modules, and repeating the request goes on from there.
     ///
     /// # Errors
@@ -148,13 +148,14 @@ impl Hub {
             ));
         }
         let entries = self.store.scan(&self.keys.devices(), None, limit).await?;
-        let views = entries.iter().map(|(_, entry)| {
+        let mut views = Vec::with_capacity(entries.len());
+        for (_, entry) in &entries {
             let (record, _) = decode::<DeviceRecord>(entry)?;
             let identity = record.identity().map_err(HubError::internal)?;
             // Of as many devices other hosts are not asked.
-            Ok(view_of(&record, &self.local_connection(&identity)))
-        });
-        views.collect()
+            views.push(view_of(&record, &self.local_connection(&identity), self.queue_length(&record).await?));
+        }
+        Ok(views)
     }
 
     /// The record of a device that a service wants to create: nothing is stored yet.
@@ -197,12 +198,12 @@ impl Hub {
     /// A record as services see it.
     pub(crate) async fn show(&self, record: &DeviceRecord) -> Result<DeviceView, HubError> {
         let identity = record.identity().map_err(HubError::internal)?;
-        Ok(view_of(record, &self.connection(&identity).await?))
+        Ok(view_of(record, &self.connection(&identity).await?, self.queue_length(record).await?))
     }
 }
 
-fn view_of(record: &DeviceRecord, connection: &Connection) -> DeviceView {
-    DeviceView { json: view::identity_json(record, connection), etag: IdentityEtag::new(record.etag) }
+fn view_of(record: &DeviceRecord, connection: &Connection, queued: usize) -> DeviceView {
+    DeviceView { json: view::identity_json(record, connection, queued), etag: IdentityEtag::new(record.etag) }
 }
 
 fn status_reason(input: &DeviceInput) -> Result<Option<String>, HubError> {

@@ -31,6 +31,8 @@ impl Subscriptions {
     pub const TWIN_DESIRED: Self = Self(4);
     /// Cloud-to-device messages.
     pub const CLOUD_TO_DEVICE: Self = Self(8);
+    /// Cloud-to-device messages with QoS 0: nobody acknowledges them. Beside [`Self::CLOUD_TO_DEVICE`], not in its place.
+    pub const AT_MOST_ONCE: Self = Self(64);
     /// Messages to a module's inputs.
     pub const MODULE_INPUTS: Self = Self(16);
     /// Answers to requests for certificates.
@@ -117,6 +119,8 @@ pub enum ToDevice {
         /// The notification's body.
         payload: Arc<str>,
     },
+    /// Cloud-to-device messages wait in the queue, to be taken with [`crate::Hub::exchange`].
+    MessagesWait,
     /// The session is over.
     Close(CloseReason),
 }

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nave_env::Env;
 use nave_log::{Encoded, Head, LogError, MessageKey, partition_of};
-use nave_model::{DeviceRecord, Timestamp};
+use nave_model::{DeviceRecord, Identity, Timestamp};
 use nave_routing::{Decision, MessageView, Outcome, RouteTable, Source, SystemProperties, TwinSection, TwinSections};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::connect::Authenticated;
 use crate::error::{ErrorCode, HubError};
 use crate::hub::Hub;
 use crate::session::Session;
@@ -20,6 +22,9 @@ pub const MAX_MESSAGE_BYTES: usize = 262_144;
 
 /// What a record is expected to have besides its body; a wrong guess costs a copy.
 const ESTIMATED_OVERHEAD: usize = 320;
+
+/// Most messages of one request over HTTPS (Azure IoT Hub documentation, quotas).
+pub const MAX_BATCH_MESSAGES: usize = 500;
 
 /// Most messages that [`Hub::send_telemetry`] takes at once: one append.
 pub const MAX_MESSAGES_AT_ONCE: usize = nave_log::MAX_APPEND_RECORDS;
@@ -51,6 +56,8 @@ pub mod system {
     pub const CONTENT_ENCODING: &str = "contentEncoding";
     /// Absolute expiry time.
     pub const EXPIRY: &str = "expiryTimeUtc";
+    /// The feedback that the sender of a cloud-to-device message wants.
+    pub const ACK: &str = "ack";
     /// Creation time as the sender wrote it.
     pub const CREATION_TIME: &str = "creationTimeUtc";
     /// Output of a module.
@@ -110,9 +117,34 @@ impl Hub {
             if !session.is_open() {
                 return Err(HubError::unauthorized().with_detail("the session is over"));
             }
-            self.take(session, messages).await?;
+            let first = session.number_messages(messages.len() as u64);
+            self.take(&Origin::session(session), first, messages).await?;
         }
         Ok(())
+    }
+
+    /// Takes messages of a device that has no session, over HTTPS: all of them or none. It resolves once they are durable.
+    ///
+    /// # Errors
+    ///
+    /// 413 if together they are too large or too many: then none is taken. 503 if the disk is full, 429 if the log is busy.
+    pub async fn send_batch(&self, who: &Authenticated, messages: &[Message]) -> Result<(), HubError> {
+        let bytes: usize = messages.iter().map(Message::size).sum();
+        if bytes > MAX_MESSAGE_BYTES || messages.len() > MAX_BATCH_MESSAGES {
+            return Err(HubError::new(
+                ErrorCode::MessageTooLarge,
+                format!(
+                    "{} message(s) of {bytes} bytes; the limit is {MAX_BATCH_MESSAGES} messages and {MAX_MESSAGE_BYTES} bytes together.",
+                    messages.len()
+                ),
+            ));
+        }
+        while let Some(room) = self.log.room() {
+            room.await;
+        }
+        self.note_activity(&who.identity);
+        self.throttle.messages(&self.env, &who.identity, messages).await?;
+        self.take(&Origin::request(who, &*self.env), 0, messages).await
     }
 
     /// Takes the message that a device left for the case that its connection ends without a goodbye. Its session is over.
@@ -121,11 +153,12 @@ impl Hub {
     ///
     /// As [`Hub::send_telemetry`].
     pub async fn send_will(&self, session: &Session, will: Message) -> Result<(), HubError> {
-        self.take(session, &[will]).await
+        let first = session.number_messages(1);
+        self.take(&Origin::session(session), first, &[will]).await
     }
 
-    async fn take(&self, session: &Session, messages: &[Message]) -> Result<(), HubError> {
-        let outcome = self.accept(session, messages).await;
+    async fn take(&self, origin: &Origin<'_>, first: u64, messages: &[Message]) -> Result<(), HubError> {
+        let outcome = self.accept(origin, first, messages).await;
         let metrics = self.metrics();
         metrics.messages.count_many(&outcome, messages.len() as u64);
         if outcome.is_ok() {
@@ -134,23 +167,22 @@ impl Hub {
         outcome
     }
 
-    async fn accept(&self, session: &Session, messages: &[Message]) -> Result<(), HubError> {
+    async fn accept(&self, origin: &Origin<'_>, first: u64, messages: &[Message]) -> Result<(), HubError> {
         let now = self.env.now();
         let table = Arc::clone(&self.routes.read());
-        let device = session.identity.device_id().as_str();
+        let device = origin.identity.device_id().as_str();
         let twin = if table.needs_twin(Source::DeviceMessages) {
-            self.load(&session.identity).await?.map(|(record, _)| record)
+            self.load(origin.identity).await?.map(|(record, _)| record)
         } else {
             None
         };
-        let first = session.number_messages(messages.len() as u64);
         let size = messages.iter().map(|message| message.body.len() + ESTIMATED_OVERHEAD).sum();
         let mut records = Encoded::with_capacity(size);
-        let identity = session.identity.to_string();
-        let mut stream = MessageStream::new(self.id().as_str(), &identity, &session.generation_id, session.epoch);
+        let identity = origin.identity.to_string();
+        let mut stream = MessageStream::new(self.id().as_str(), &identity, origin.generation_id, origin.stream);
         for (message, number) in messages.iter().zip(first..) {
             let key = stream.key(number);
-            Self::route_message(session, &table, twin.as_ref(), message, key, now, &mut records)?;
+            Self::route_message(origin, &table, twin.as_ref(), message, key, now, &mut records)?;
         }
         if records.is_empty() {
             return Ok(());
@@ -162,7 +194,7 @@ impl Hub {
 
     /// Decides where a message goes and adds its record, unless nobody wants it.
     fn route_message(
-        session: &Session,
+        origin: &Origin<'_>,
         table: &RouteTable,
         twin: Option<&DeviceRecord>,
         message: &Message,
@@ -170,17 +202,17 @@ impl Hub {
         now: Timestamp,
         records: &mut Encoded,
     ) -> Result<(), HubError> {
-        let device = session.identity.device_id().as_str();
-        let module = session.identity.module_id().map(|module| module.as_str());
+        let device = origin.identity.device_id().as_str();
+        let module = origin.identity.module_id().map(|module| module.as_str());
         let enqueued = table.routes().next().is_some().then(|| now.iso());
         let view = MessageView::new(Source::DeviceMessages, &message.body)
             .with_system(SystemProperties {
                 connection_device_id: Some(device),
                 connection_module_id: module,
-                connection_auth_method: Some(&session.auth_method),
-                connection_device_generation_id: Some(&session.generation_id),
+                connection_auth_method: Some(origin.auth_method),
+                connection_device_generation_id: Some(origin.generation_id),
                 enqueued_time: enqueued.as_deref(),
-                dt_dataschema: session.model_id.as_deref(),
+                dt_dataschema: origin.model_id,
                 ..sender_properties(&message.system)
             })
             .with_application(&message.properties);
@@ -195,9 +227,9 @@ impl Hub {
         let of_connection = [
             Some((system::DEVICE_ID, device)),
             module.map(|module| (system::MODULE_ID, module)),
-            Some((system::GENERATION_ID, session.generation_id.as_ref())),
-            Some((system::AUTH_METHOD, session.auth_method.as_ref())),
-            session.model_id.as_deref().map(|model| (system::DATA_SCHEMA, model)),
+            Some((system::GENERATION_ID, origin.generation_id)),
+            Some((system::AUTH_METHOD, origin.auth_method)),
+            origin.model_id.map(|model| (system::DATA_SCHEMA, model)),
         ];
         let of_sender = message.system.iter().map(|(name, value)| (*name, value.as_str()));
         let of_application = message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -220,7 +252,43 @@ impl Hub {
     }
 }
 
-/// Names the messages of one stream: those of a session, or the events of a device.
+/// Who sends messages, as they carry it.
+struct Origin<'a> {
+    identity: &'a Identity,
+    generation_id: &'a str,
+    auth_method: &'a str,
+    model_id: Option<&'a str>,
+    /// Tells the messages of this sender from all others of the device: with their numbers it makes their keys.
+    stream: u64,
+}
+
+impl<'a> Origin<'a> {
+    fn session(session: &'a Session) -> Self {
+        Self {
+            identity: &session.identity,
+            generation_id: &session.generation_id,
+            auth_method: &session.auth_method,
+            model_id: session.model_id.as_deref(),
+            stream: session.epoch,
+        }
+    }
+
+    /// A request is a stream of its own. Its random number has the highest bit, which no epoch reaches.
+    fn request(who: &'a Authenticated, env: &dyn Env) -> Self {
+        let mut random = [0; 8];
+        env.fill_random(&mut random);
+        Self {
+            identity: &who.identity,
+            generation_id: &who.generation_id,
+            auth_method: &who.auth_method,
+            model_id: None,
+            // Not the largest of all, which is that of the device's events.
+            stream: (u64::from_be_bytes(random) | 1 << 63) & !1,
+        }
+    }
+}
+
+/// Names the messages of one stream: those of a session or a request, or the events of a device.
 struct MessageStream {
     text: Vec<u8>,
     prefix: usize,

@@ -211,7 +211,7 @@ impl Hub {
     }
 
     async fn show_twin(&self, identity: &Identity, record: &DeviceRecord) -> Result<TwinView, HubError> {
-        let json = view::twin_json(record, &self.connection(identity).await?);
+        let json = view::twin_json(record, &self.connection(identity).await?, self.queue_length(record).await?);
         Ok(TwinView { json, etag: TwinEtag::new(record.twin.etag) })
     }
 }

@@ -15,8 +15,8 @@ const NEVER: &str = "0001-01-01T00:00:00";
 /// "Never", for times of a twin.
 const TWIN_NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// The identity of a device or module. A module has only some of the members.
-pub(crate) fn identity_json(record: &DeviceRecord, connection: &Connection) -> Value {
+/// The identity of a device, for which `queued` messages wait, or module. A module has only some of the members.
+pub(crate) fn identity_json(record: &DeviceRecord, connection: &Connection, queued: usize) -> Value {
     let never = |time: Option<Timestamp>| time.map_or_else(|| NEVER.to_owned(), Timestamp::iso);
     let changed = never(connection.changed);
     let last_activity = never(connection.last_activity);
@@ -31,7 +31,7 @@ pub(crate) fn identity_json(record: &DeviceRecord, connection: &Connection) -> V
             "connectionState": state_name(connection),
             "connectionStateUpdatedTime": changed,
             "lastActivityTime": last_activity,
-            "cloudToDeviceMessageCount": 0,
+            "cloudToDeviceMessageCount": queued,
             "authentication": authentication_json(&record.authentication),
         });
     }
@@ -45,7 +45,7 @@ pub(crate) fn identity_json(record: &DeviceRecord, connection: &Connection) -> V
         "connectionStateUpdatedTime": changed,
         "statusUpdatedTime": never(record.status_updated),
         "lastActivityTime": last_activity,
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": queued,
         "authentication": authentication_json(&record.authentication),
         "capabilities": { "iotEdge": record.iot_edge },
     });
@@ -88,7 +88,7 @@ fn authentication_json(authentication: &Authentication) -> Value {
 }
 
 /// The twin as services see it.
-pub(crate) fn twin_json(record: &DeviceRecord, connection: &Connection) -> String {
+pub(crate) fn twin_json(record: &DeviceRecord, connection: &Connection, queued: usize) -> String {
     let never = |time: Option<Timestamp>| time.map_or_else(|| TWIN_NEVER.to_owned(), Timestamp::iso);
     let (primary, secondary) = match &record.authentication {
         Authentication::SelfSigned(pair) => (pair.primary.as_deref(), pair.secondary.as_deref()),
@@ -109,7 +109,7 @@ pub(crate) fn twin_json(record: &DeviceRecord, connection: &Connection) -> Strin
         "statusUpdateTime": never(record.status_updated),
         "connectionState": state_name(connection),
         "lastActivityTime": never(connection.last_activity),
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": queued,
         "authenticationType": authentication_name(&record.authentication),
         "x509Thumbprint": { "primaryThumbprint": primary, "secondaryThumbprint": secondary },
         "modelId": record.twin.model_id.as_deref().unwrap_or(""),
@@ -227,13 +227,14 @@ mod tests {
     #[test]
     fn the_service_twin_is_json_with_metadata() {
         let pair = ThumbprintPair { primary: Some("AB".into()), secondary: None };
-        let text = twin_json(&record(Authentication::SelfSigned(pair)), &Connection::default());
+        let text = twin_json(&record(Authentication::SelfSigned(pair)), &Connection::default(), 2);
         let twin: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(twin["etag"], "AAAAAAAAAAE=");
         assert_eq!(twin["properties"]["desired"]["$version"], 3);
         assert_eq!(twin["properties"]["reported"]["$metadata"], json!({}));
         assert_eq!(twin["x509Thumbprint"]["primaryThumbprint"], "AB");
         assert_eq!(twin["connectionState"], "Disconnected");
+        assert_eq!(twin["cloudToDeviceMessageCount"], 2);
         assert!(twin.get("statusReason").is_none());
     }
 
@@ -241,7 +242,7 @@ mod tests {
     fn the_type_comes_last() {
         let keys = KeyPairText { primary: SecretText::new("a".into()), secondary: SecretText::new("b".into()) };
         let text =
-            identity_json(&record(Authentication::Sas(keys)), &Connection::default())["authentication"].to_string();
+            identity_json(&record(Authentication::Sas(keys)), &Connection::default(), 0)["authentication"].to_string();
         assert!(text.ends_with(r#""type":"sas"}"#), "{text}");
     }
 }

@@ -21,6 +21,7 @@ use nave_mqtt::packet::{
 use nave_mqtt::session::{Event, Flow, ServerSession};
 use nave_mqtt::topic::{Client, Feature, HubPublish, ToClient, hub_filter, hub_publish};
 
+use crate::device_bound::DeviceBoundMessages;
 use crate::inbox::Inbox;
 use crate::message;
 use crate::protocol::{CloseReason, PeerFacts};
@@ -134,6 +135,9 @@ impl HubLogin {
                 let now = self.env.now();
                 // A token that is accepted in spite of its time, because clocks differ, lasts to the end of the allowance.
                 let end = who.expires.map(|expires| if expires > now { expires } else { expires.after(CLOCK_SKEW) });
+                let mut device_bound = DeviceBoundMessages::default();
+                // Messages that waited for a persistent session come without a new SUBSCRIBE.
+                device_bound.wake();
                 let side = HubSide {
                     expires: end.map(|end| self.env.monotonic().after(end.since(now))),
                     wanted: session.subscriptions(),
@@ -150,6 +154,7 @@ impl HubLogin {
                     subscribing: None,
                     sub_acks: Vec::new(),
                     will: self.will,
+                    device_bound,
                 };
                 return Ok((side, resumed));
             }
@@ -183,6 +188,7 @@ pub(crate) struct HubSide {
     sub_acks: Vec<u8>,
     /// What to send on the device's behalf when its connection ends without DISCONNECT.
     will: Option<Box<Message>>,
+    device_bound: DeviceBoundMessages,
 }
 
 /// Work that succeeds or fails.
@@ -226,6 +232,7 @@ impl HubSide {
             && self.collected.messages.is_empty()
             && self.requests_in_flight == 0
             && self.subscribing.is_none()
+            && self.device_bound.is_idle()
     }
 
     pub(crate) fn wants_input(&self) -> bool {
@@ -241,6 +248,7 @@ impl HubSide {
     /// The connection is gone. The will, if there still is one, follows the messages before it.
     pub(crate) fn disconnected(&mut self) {
         self.hub.disconnected(&self.session);
+        self.device_bound.disconnected(&self.hub, &self.session);
         let Some(will) = self.will.take() else { return };
         let (hub, session) = (Arc::clone(&self.hub), Arc::clone(&self.session));
         let earlier = self.sending.take();
@@ -258,7 +266,7 @@ impl HubSide {
 
     /// There is room for output again.
     pub(crate) fn resume(&self) {
-        self.inbox.resume();
+        self.inbox.resume(self.device_bound.is_stalled());
     }
 
     /// Takes a packet. An error closes the connection.
@@ -267,8 +275,7 @@ impl HubSide {
             Event::Publish { topic, payload, ack, retain, .. } => self.publish(topic, payload, ack, retain, out)?,
             Event::Subscribe { packet_id, filters } => self.subscribe(packet_id, filters),
             Event::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, filters),
-            // Nothing is sent with QoS 1 yet; a client that acknowledges all the same does no harm.
-            Event::PubAck(_) => {}
+            Event::PubAck(packet_id) => self.device_bound.acknowledge(packet_id),
             Event::Connect(_) | Event::Disconnect => {}
         }
         Ok(Flow::Continue)
@@ -292,7 +299,11 @@ impl HubSide {
         let sent = self.poll_sending(context, out);
         self.poll_requests(context, mqtt, out);
         let subscribed = self.poll_subscribing(context, out);
-        over.or(sent).or(subscribed)
+        if self.inbox.take_device_bound() {
+            self.device_bound.wake();
+        }
+        let exchanged = self.device_bound.poll(context, &self.hub, &self.session, mqtt, out);
+        over.or(sent).or(subscribed).or(exchanged)
     }
 
     fn publish(
@@ -373,9 +384,16 @@ impl HubSide {
 
     fn grant(&mut self, filter: &str, qos: QoS) -> SubAckCode {
         let Ok(feature) = hub_filter(client(self.session.identity()), filter) else { return SubAckCode::Refused };
-        let wanted = self.wanted.with(subscription(feature));
-        if wanted.bits().count_ones() > MAX_SUBSCRIPTIONS {
+        let mut wanted = self.wanted.with(subscription(feature));
+        if wanted.without(Subscriptions::AT_MOST_ONCE).bits().count_ones() > MAX_SUBSCRIPTIONS {
             return SubAckCode::Refused;
+        }
+        if feature == Feature::CloudToDevice {
+            wanted = match qos {
+                QoS::AtMostOnce => wanted.with(Subscriptions::AT_MOST_ONCE),
+                _ => wanted.without(Subscriptions::AT_MOST_ONCE),
+            };
+            self.device_bound.wake();
         }
         self.wanted = wanted;
         SubAckCode::Granted(if qos == QoS::AtMostOnce { QoS::AtMostOnce } else { QoS::AtLeastOnce })
@@ -385,6 +403,9 @@ impl HubSide {
         for filter in filters {
             if let Ok(feature) = hub_filter(client(self.session.identity()), filter) {
                 self.wanted = self.wanted.without(subscription(feature));
+                if feature == Feature::CloudToDevice {
+                    self.wanted = self.wanted.without(Subscriptions::AT_MOST_ONCE);
+                }
             }
         }
         encode::unsub_ack(&mut self.sub_acks, packet_id);
@@ -513,8 +534,8 @@ fn deliver(message: ToDevice, out: &mut Vec<u8>) {
         ToDevice::Desired { version, payload } => {
             send(out, &ToClient::TwinDesired { version }, payload.as_bytes());
         }
-        // The inbox keeps it apart.
-        ToDevice::Close(_) => {}
+        // The inbox keeps them apart.
+        ToDevice::MessagesWait | ToDevice::Close(_) => {}
     }
 }
 

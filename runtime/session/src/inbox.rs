@@ -25,6 +25,8 @@ pub(crate) struct Inbox {
 struct Queue {
     messages: VecDeque<ToDevice>,
     bytes: usize,
+    /// Cloud-to-device messages wait in the device's queue.
+    device_bound: bool,
     close: Option<CloseReason>,
 }
 
@@ -40,14 +42,19 @@ impl Inbox {
         std::mem::take(&mut queue.messages)
     }
 
+    /// Whether the hub has said since the last time that cloud-to-device messages wait.
+    pub(crate) fn take_device_bound(&self) -> bool {
+        std::mem::take(&mut self.queue.lock().device_bound)
+    }
+
     /// Why the session is over, if it is.
     pub(crate) fn closed(&self) -> Option<CloseReason> {
         self.queue.lock().close
     }
 
-    /// Wakes the connection if something waits that it did not take: there is room for it now.
-    pub(crate) fn resume(&self) {
-        if !self.queue.lock().messages.is_empty() {
+    /// Wakes the connection if something waits that it did not take, here or `elsewhere`: there is room for it now.
+    pub(crate) fn resume(&self, elsewhere: bool) {
+        if elsewhere || !self.queue.lock().messages.is_empty() {
             self.waker.wake();
         }
     }
@@ -60,6 +67,12 @@ impl Mailbox for Inbox {
             let size = match &message {
                 ToDevice::Close(reason) => {
                     queue.close.get_or_insert(*reason);
+                    drop(queue);
+                    self.waker.wake();
+                    return Ok(());
+                }
+                ToDevice::MessagesWait => {
+                    queue.device_bound = true;
                     drop(queue);
                     self.waker.wake();
                     return Ok(());
@@ -96,5 +109,13 @@ mod tests {
 
         inbox.deliver(desired(MAX_INBOX_BYTES)).unwrap();
         assert_eq!(inbox.deliver(desired(1)), Err(MailboxFull));
+    }
+
+    #[test]
+    fn waiting_messages_take_no_room() {
+        let inbox = Inbox::default();
+        (0..10 * MAX_INBOX_MESSAGES).for_each(|_| inbox.deliver(ToDevice::MessagesWait).unwrap());
+        assert!(inbox.take().is_empty());
+        assert!(inbox.take_device_bound() && !inbox.take_device_bound());
     }
 }

@@ -5,6 +5,7 @@
 //! work in flight belongs to its connection, and an idle connection owns no buffer and no future.
 
 mod connection;
+mod device_bound;
 mod dps;
 mod hub;
 mod inbox;
@@ -12,6 +13,7 @@ mod message;
 pub mod protocol;
 
 pub use connection::{MqttConnection, MqttFactory};
+pub use device_bound::{MAX_IN_FLIGHT_BYTES, MAX_MESSAGES_IN_FLIGHT};
 pub use dps::ANSWER_DELAY;
 pub use hub::{
     MAX_MODEL_ID_BYTES, MAX_REQUESTS_IN_FLIGHT, MAX_SUBSCRIPTIONS, MAX_UNACKNOWLEDGED_BYTES, MESSAGE_OVERHEAD_BYTES,

@@ -2,7 +2,7 @@
 //!
 //! Ids are escaped so that no id contains the separator; a kind's prefix therefore covers that kind and nothing else.
 
-use crate::{Identity, escape_key_part};
+use crate::{Identity, Timestamp, escape_key_part};
 
 /// Longest tenant name: keys are bounded.
 pub const MAX_TENANT_LENGTH: usize = 50;
@@ -77,6 +77,42 @@ impl Keys {
     /// The prefix of all announced connections.
     pub fn all_announced(&self) -> String {
         self.prefix_of("announced")
+    }
+
+    /// The key of a device's queue of cloud-to-device messages.
+    pub fn queue(&self, id: &str) -> String {
+        self.key("queue", id)
+    }
+
+    /// The prefix of all queues.
+    pub fn queues(&self) -> String {
+        self.prefix_of("queue")
+    }
+
+    /// The key of the contents of a message in a device's queue. Numbers have a fixed length, so that keys have their
+    /// order.
+    pub fn queued(&self, id: &str, sequence: u64) -> String {
+        format!("{}/{sequence:020}", self.key("queued", id))
+    }
+
+    /// The key of feedback on a message; keys have the order of time.
+    pub fn feedback(&self, at: Timestamp, id: &str, sequence: u64) -> String {
+        format!("{}{:020}/{}/{sequence:020}", self.feedbacks(), at.unix_nanos(), escape_key_part(id))
+    }
+
+    /// The prefix of all feedback that was not handed out.
+    pub fn feedbacks(&self) -> String {
+        self.prefix_of("feedback")
+    }
+
+    /// The key of feedback that was handed out together; keys have the order of numbers.
+    pub fn feedback_batch(&self, number: u64) -> String {
+        format!("{}{number:020}", self.feedback_batches())
+    }
+
+    /// The prefix of all such feedback.
+    pub fn feedback_batches(&self) -> String {
+        self.prefix_of("feedbackBatch")
     }
 
     /// The key of a certificate authority.
@@ -157,5 +193,17 @@ mod tests {
         assert!(!key("a%2Fb/m").starts_with(&keys.modules("a")));
         assert!(!keys.member("g", "r").starts_with(&keys.members("g2")));
         assert!(!keys.member("g/r", "x").starts_with(&keys.members("g")));
+        assert!(!keys.queued("a/b", 1).starts_with(&keys.queued("a", 1)));
+        assert!(!keys.queued("a", 1).starts_with(&keys.queues()));
+        assert!(!keys.feedback_batch(1).starts_with(&keys.feedbacks()));
+    }
+
+    #[test]
+    fn numbers_in_keys_sort_as_numbers() {
+        let keys = Keys::new(&Tenant::default_tenant(), "hub1");
+        assert!(keys.queued("a", 9) < keys.queued("a", 10));
+        let at = Timestamp::from_unix_nanos;
+        assert!(keys.feedback(at(9), "z", 2) < keys.feedback(at(10), "a", 1));
+        assert!(keys.feedback_batch(99) < keys.feedback_batch(100));
     }
 }

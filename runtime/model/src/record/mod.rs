@@ -10,6 +10,7 @@
 mod device;
 mod enrollment;
 mod key;
+mod queue;
 mod registration;
 
 use serde::de::DeserializeOwned;
@@ -24,6 +25,9 @@ pub use enrollment::{
     AttestationRecord, CaRecord, CertificateText, EnrollmentKind, EnrollmentRecord, Reprovision, Webhook,
 };
 pub use key::{Keys, MAX_TENANT_LENGTH, Tenant};
+pub use queue::{
+    Ack, ContentRecord, FeedbackBatchRecord, FeedbackRecord, MessageLock, Outcome, QueueRecord, QueuedMessage,
+};
 pub use registration::{CopiedTwin, DeviceAddress, RegistrationRecord, RegistrationStatus, Removal, Substatus};
 
 /// The version that this code writes, and the newest that it reads.

@@ -34,6 +34,18 @@ pub(crate) struct Connection<'a> {
     pub(crate) methods: u32,
     acked: VecDeque<PacketId>,
     answers: VecDeque<(u16, String, Option<u64>, Vec<u8>)>,
+    messages: VecDeque<CloudMessage>,
+}
+
+/// A cloud-to-device message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CloudMessage {
+    /// With QoS 1, what acknowledges it; and whether it says that it is a repetition.
+    pub(crate) delivery: Option<(PacketId, bool)>,
+    /// The properties, as they stand in the topic.
+    pub(crate) bag: String,
+    /// The body.
+    pub(crate) body: String,
 }
 
 impl<'a> Connection<'a> {
@@ -57,6 +69,7 @@ impl<'a> Connection<'a> {
             methods: 0,
             acked: VecDeque::new(),
             answers: VecDeque::new(),
+            messages: VecDeque::new(),
         };
         let mut bytes = Vec::new();
         let login = Login { username, password: Some(password.as_bytes()) };
@@ -81,10 +94,7 @@ impl<'a> Connection<'a> {
         device: &str,
         keys: &KeyPair,
     ) -> Result<Connection<'a>, Gone> {
-        let expiry = world.env.now().after(Duration::from_secs(86_400));
-        let token = SasToken::create(&format!("{hub}/devices/{device}"), &keys.primary, expiry, None);
-        let username = format!("{hub}/{device}/?api-version=2021-04-12");
-        let (mut connection, resumed) = Self::open(world, host, device, &username, &token, false).await?;
+        let (mut connection, resumed) = Self::log_in(world, host, hub, device, keys, false).await?;
         if !resumed {
             // As the Java SDK does: a persistent session keeps its subscriptions, they are not repeated.
             for filter in ["$iothub/methods/POST/#", "$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#"] {
@@ -92,6 +102,57 @@ impl<'a> Connection<'a> {
             }
         }
         Ok(connection)
+    }
+
+    /// A device's connection to its hub, with nothing subscribed that was not kept; the flag says whether something was.
+    pub(crate) async fn log_in(
+        world: &'a World,
+        host: &Host,
+        hub: &str,
+        device: &str,
+        keys: &KeyPair,
+        clean_session: bool,
+    ) -> Result<(Connection<'a>, bool), Gone> {
+        let expiry = world.env.now().after(Duration::from_secs(86_400));
+        let token = SasToken::create(&format!("{hub}/devices/{device}"), &keys.primary, expiry, None);
+        let username = format!("{hub}/{device}/?api-version=2021-04-12");
+        Self::open(world, host, device, &username, &token, clean_session).await
+    }
+
+    /// Subscribes to cloud-to-device messages.
+    pub(crate) async fn listen(&mut self, device: &str, qos: QoS) -> Result<(), Gone> {
+        self.subscribe_with(&format!("devices/{device}/messages/devicebound/#"), qos).await
+    }
+
+    /// Ends that.
+    pub(crate) async fn stop_listening(&mut self, device: &str) -> Result<(), Gone> {
+        let mut bytes = Vec::new();
+        let packet_id = self.packet_id();
+        let filter = format!("devices/{device}/messages/devicebound/#");
+        encode::unsubscribe(&mut bytes, packet_id, &[filter.as_str()]).unwrap();
+        self.send(bytes)?;
+        while !matches!(self.step().await?, Seen::UnsubAck) {}
+        Ok(())
+    }
+
+    /// The cloud-to-device messages that come within `time`, after those that came before.
+    pub(crate) async fn messages(&mut self, time: Duration) -> Result<Vec<CloudMessage>, Gone> {
+        self.idle(time).await?;
+        Ok(self.messages.drain(..).collect())
+    }
+
+    /// Acknowledges a message.
+    pub(crate) fn acknowledge(&self, packet_id: PacketId) -> Result<(), Gone> {
+        let mut bytes = Vec::new();
+        encode::pub_ack(&mut bytes, packet_id);
+        self.send(bytes)
+    }
+
+    /// Says goodbye.
+    pub(crate) fn disconnect(self) {
+        let mut bytes = Vec::new();
+        encode::disconnect(&mut bytes);
+        let _ = self.send(bytes);
     }
 
     /// Registers a device; the answer is the name of its hub.
@@ -176,9 +237,13 @@ impl<'a> Connection<'a> {
     }
 
     async fn subscribe(&mut self, filter: &str) -> Result<(), Gone> {
+        self.subscribe_with(filter, QoS::AtLeastOnce).await
+    }
+
+    async fn subscribe_with(&mut self, filter: &str, qos: QoS) -> Result<(), Gone> {
         let mut bytes = Vec::new();
         let packet_id = self.packet_id();
-        encode::subscribe(&mut bytes, packet_id, &[Subscription { filter, qos: QoS::AtLeastOnce }]).unwrap();
+        encode::subscribe(&mut bytes, packet_id, &[Subscription { filter, qos }]).unwrap();
         self.send(bytes)?;
         while !matches!(self.step().await?, Seen::SubAck) {}
         Ok(())
@@ -227,6 +292,7 @@ impl<'a> Connection<'a> {
                     let seen = match packet {
                         Packet::ConnAck(answer) => Seen::ConnAck(answer),
                         Packet::SubAck(_) => Seen::SubAck,
+                        Packet::UnsubAck(_) => Seen::UnsubAck,
                         Packet::PubAck(id) => {
                             self.acked.push_back(id);
                             Seen::Other
@@ -241,6 +307,14 @@ impl<'a> Connection<'a> {
                                 FromServer::DpsResponse { status, rid, .. } => {
                                     self.answers.push_back((status, rid.to_owned(), None, publish.payload.to_vec()));
                                 }
+                                FromServer::CloudToDevice { bag } => self.messages.push_back(CloudMessage {
+                                    delivery: match publish.delivery {
+                                        Delivery::AtLeastOnce { packet_id, dup } => Some((packet_id, dup)),
+                                        _ => None,
+                                    },
+                                    bag: bag.to_owned(),
+                                    body: String::from_utf8(publish.payload.to_vec()).unwrap(),
+                                }),
                                 other => panic!("unexpected {other:?}"),
                             }
                             Seen::Other
@@ -282,5 +356,6 @@ impl<'a> Connection<'a> {
 enum Seen {
     ConnAck(ConnAck),
     SubAck,
+    UnsubAck,
     Other,
 }

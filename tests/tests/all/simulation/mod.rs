@@ -2,7 +2,9 @@
 //! compared with a model of what was promised.
 
 mod device;
+mod device_bound;
 mod facts;
+mod fates;
 mod fuse;
 mod ownership;
 mod presence;
