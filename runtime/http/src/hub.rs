@@ -13,7 +13,7 @@ use crate::events::Streams;
 use crate::reply::{Reply, Style};
 use crate::route::{self, check_hub_version, not_allowed};
 use crate::service::Body;
-use crate::{bulk, devices, events, methods, modules, statistics, twins};
+use crate::{bulk, device, device_bound, devices, events, methods, modules, statistics, twins};
 
 /// What a path stands for.
 enum Resource {
@@ -26,6 +26,18 @@ enum Resource {
     Twin,
     Methods,
     Events,
+    /// Where a device sends its messages.
+    Telemetry,
+    /// A device's queue: services send to it, the device receives from it.
+    Queue,
+    /// A message that the device received.
+    QueuedMessage,
+    AbandonedMessage,
+    /// A device's queue as something to be emptied.
+    Commands,
+    Feedback,
+    FeedbackBatch,
+    AbandonedFeedback,
     /// Part of the protocol, not of this release. With the right that it asks for; none where devices call themselves.
     Missing(&'static str, Option<Rights>),
 }
@@ -78,6 +90,17 @@ pub(crate) async fn answer(hub: &Arc<Hub>, call: &Call, body: Body, streams: &St
         },
         Resource::Methods => methods::invoke(hub, call, body).await,
         Resource::Events => events::stream(hub, call, streams).await,
+        Resource::Telemetry => device::send(hub, call, body).await,
+        Resource::Queue => match call.method {
+            Method::POST => device_bound::send(hub, call, body).await,
+            _ => device::receive(hub, call).await,
+        },
+        Resource::QueuedMessage => device::complete(hub, call).await,
+        Resource::AbandonedMessage => device::abandon(hub, call).await,
+        Resource::Commands => device_bound::purge(hub, call).await,
+        Resource::Feedback => device_bound::feedback(hub, call).await,
+        Resource::FeedbackBatch => device_bound::complete_feedback(hub, call).await,
+        Resource::AbandonedFeedback => device_bound::abandon_feedback(hub, call).await,
         Resource::Missing(feature, _) => Err(HubError::new(
             ErrorCode::FeatureNotSupported,
             format!("{feature}: not available in this release of the hub."),
@@ -97,7 +120,8 @@ fn limited(resource: &Resource, method: &Method) -> Option<Operation> {
     }
 }
 
-/// The rights for a method at a resource; the outer `None` where the method does not exist.
+/// The rights for a method at a resource; the outer `None` where the method does not exist, the inner where a device calls for
+/// itself and is authenticated there.
 fn rights(resource: &Resource, method: &Method) -> Option<Option<Rights>> {
     match (resource, method) {
         (
@@ -109,8 +133,12 @@ fn rights(resource: &Resource, method: &Method) -> Option<Option<Rights>> {
         }
         (Resource::ServiceStatistics, &Method::GET)
         | (Resource::Twin, &Method::GET | &Method::PATCH | &Method::PUT)
-        | (Resource::Methods, &Method::POST)
-        | (Resource::Events, &Method::GET) => Some(Some(Rights::SERVICE_CONNECT)),
+        | (Resource::Methods | Resource::Queue | Resource::AbandonedFeedback, &Method::POST)
+        | (Resource::Commands | Resource::FeedbackBatch, &Method::DELETE)
+        | (Resource::Events | Resource::Feedback, &Method::GET) => Some(Some(Rights::SERVICE_CONNECT)),
+        (Resource::Telemetry | Resource::AbandonedMessage, &Method::POST)
+        | (Resource::Queue, &Method::GET)
+        | (Resource::QueuedMessage, &Method::DELETE) => Some(None),
         (Resource::Missing(_, rights), _) => Some(*rights),
         _ => None,
     }
@@ -130,9 +158,14 @@ fn resource(call: &Call) -> Option<Resource> {
         ["devices", "keys", "regenerate"] => Resource::Missing("Rotating the keys of many devices", WRITE),
         ["devices", _, "modules"] => Resource::Modules,
         ["devices", _, "modules", _] => Resource::Module,
-        ["devices", _, "commands"] => Resource::Missing("Cloud-to-device messages", SERVICE),
+        ["devices", _, "messages", "events"] | ["devices", _, "modules", _, "messages", "events"] => {
+            Resource::Telemetry
+        }
+        ["devices", _, "messages", "devicebound"] => Resource::Queue,
+        ["devices", _, "messages", "devicebound", _] => Resource::QueuedMessage,
+        ["devices", _, "messages", "devicebound", _, "abandon"] => Resource::AbandonedMessage,
+        ["devices", _, "commands"] => Resource::Commands,
         ["devices", _, "applyconfigurationcontent"] => Resource::Missing("Configurations", SERVICE),
-        ["devices", _, "messages", ..] => Resource::Missing("The device API over HTTPS", None),
         ["devices", _, "files", ..] => Resource::Missing("File upload", None),
         ["twins", _] | ["twins", _, "modules", _] => Resource::Twin,
         ["twins", _, "methods"] | ["twins", _, "modules", _, "methods"] => Resource::Methods,
@@ -144,7 +177,10 @@ fn resource(call: &Call) -> Option<Resource> {
         ["jobs", ..] => Resource::Missing("Import and export jobs", WRITE),
         ["configurations", ..] => Resource::Missing("Configurations", SERVICE),
         ["digitaltwins", ..] => Resource::Missing("Digital twins", SERVICE),
-        ["messages", "servicebound", ..] => Resource::Missing("Feedback", SERVICE),
+        ["messages", "servicebound", "feedback"] => Resource::Feedback,
+        ["messages", "servicebound", "feedback", _] => Resource::FeedbackBatch,
+        ["messages", "servicebound", "feedback", _, "abandon"] => Resource::AbandonedFeedback,
+        ["messages", "servicebound", ..] => Resource::Missing("Notifications of file uploads", SERVICE),
         _ => return None,
     })
 }

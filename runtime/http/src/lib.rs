@@ -1,7 +1,8 @@
 //! The HTTPS surfaces of hubs and of the provisioning service.
 //!
-//! * [`Surface`] answers everything that clients reach over TLS: the hub's service API (devices, modules, twins, methods, events), the
-//!   provisioning service's API (enrollments, registrations) and the registration of devices over HTTPS.
+//! * [`Surface`] answers everything that clients reach over TLS: the hub's service API (devices, modules, twins, methods,
+//!   messages, events), what devices do over HTTPS, the provisioning service's API (enrollments, registrations) and the
+//!   registration of devices over HTTPS.
 //! * [`Admin`] answers the operator's own requests on the loopback listener.
 //!
 //! Both are an [`HttpService`](service::HttpService): one call per request, no sockets. Bodies are read only after the
@@ -10,6 +11,8 @@
 mod admin;
 mod bulk;
 mod call;
+mod device;
+mod device_bound;
 mod devices;
 mod dps;
 mod enrollment_document;
@@ -17,6 +20,7 @@ mod enrollments;
 mod events;
 mod hub;
 mod identity_document;
+mod message_headers;
 mod methods;
 mod metrics;
 mod modules;
@@ -34,6 +38,7 @@ mod work;
 
 pub use admin::Admin;
 pub use bulk::MAX_REGISTRY_BODY_BYTES;
+pub use device::MAX_BATCH_BODY_BYTES;
 pub use devices::MAX_IDENTITY_BODY_BYTES;
 pub use enrollments::{DEFAULT_PAGE_ITEMS, MAX_BULK_BODY_BYTES, MAX_BULK_ITEMS, MAX_ENROLLMENT_BODY_BYTES};
 pub use events::{MAX_EVENT_STREAMS, MAX_EVENT_WAIT_SECONDS};

@@ -160,8 +160,8 @@ fn what_is_not_there_is_said() {
     world.device_request("POST", "r/register").send().dps_error(405_000, "GenericMethodNotAllowed");
     let missing = world.hub_request("POST", "/devices/query").text("{}").send().hub_error(404, "FeatureNotSupported");
     assert_eq!(missing, "Queries: not available in this release of the hub.");
-    let telemetry = world.hub_request("POST", "/devices/d1/messages/events").without("Authorization").send();
-    telemetry.hub_error(404, "FeatureNotSupported");
+    let upload = world.hub_request("POST", "/devices/d1/files").without("Authorization").send();
+    upload.hub_error(404, "FeatureNotSupported");
 }
 
 #[test]

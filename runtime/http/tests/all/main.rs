@@ -4,6 +4,8 @@
 
 mod admin;
 mod bulk;
+mod device;
+mod device_bound;
 mod devices;
 mod enrollments;
 mod events;
