@@ -6,8 +6,8 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    backup, ca, completions, config, device, doctor, enrollment, events, hosts, hub, man, method, module, policy,
-    registration, reload, restore, simulate, status, twin,
+    backup, ca, completions, config, device, doctor, enrollment, events, feedback, hosts, hub, man, method, module,
+    policy, registration, reload, restore, send, simulate, status, twin,
 };
 use crate::config::origin::{Origin, Sources};
 use crate::config::{Config, Overrides, closest, explain};
@@ -52,6 +52,10 @@ pub(crate) enum Command {
     Twin(twin::TwinArgs),
     /// Methods of devices.
     Method(method::MethodArgs),
+    /// Send a message to a device.
+    Send(Box<send::SendArgs>),
+    /// What became of messages to devices.
+    Feedback(feedback::FeedbackArgs),
     /// Who may register with the provisioning service.
     Enrollment(enrollment::EnrollmentArgs),
     /// What the provisioning service has assigned.

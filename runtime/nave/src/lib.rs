@@ -68,6 +68,8 @@ fn execute(cli: Cli, given: &clap::ArgMatches) -> Result<(), Failure> {
         Command::Module(args) => commands::module::run(&args),
         Command::Twin(args) => commands::twin::run(&args),
         Command::Method(args) => commands::method::run(&args),
+        Command::Send(args) => commands::send::run(&args),
+        Command::Feedback(args) => commands::feedback::run(&args),
         Command::Enrollment(args) => commands::enrollment::run(&args),
         Command::Registration(args) => commands::registration::run(&args),
         Command::Events(args) => commands::events::run(&args),

@@ -41,6 +41,8 @@ pub(crate) struct Reply {
     pub(crate) body: Value,
     /// `x-ms-continuation`.
     pub(crate) continuation: Option<String>,
+    /// `ETag`.
+    pub(crate) etag: Option<String>,
 }
 
 /// A client of one hub, provisioning service or admin API.
@@ -104,13 +106,13 @@ impl Http {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Reply, Failure> {
+        let body = body.map(|body| ("application/json; charset=utf-8", body.to_string().into_bytes()));
         let mut response = self.exchange(method, path, headers, body)?;
-        let continuation = response
-            .headers()
-            .get("x-ms-continuation")
-            .and_then(|value| value.to_str().ok())
-            .filter(|text| !text.is_empty())
-            .map(str::to_owned);
+        let header = |name: &str| {
+            let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+            value.filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        let (continuation, etag) = (header("x-ms-continuation"), header("etag"));
         let text = response
             .body_mut()
             .with_config()
@@ -118,11 +120,23 @@ impl Http {
             .read_to_string()
             .map_err(|error| self.unreachable(&error))?;
         if text.trim().is_empty() {
-            return Ok(Reply { body: Value::Null, continuation });
+            return Ok(Reply { body: Value::Null, continuation, etag });
         }
         let body = serde_json::from_str(&text)
             .map_err(|error| Failure::runtime(format_args!("{} did not answer in JSON: {error}", self.whom)))?;
-        Ok(Reply { body, continuation })
+        Ok(Reply { body, continuation, etag })
+    }
+
+    /// Sends bytes as they are; the answer is one of its headers.
+    pub(crate) fn post_bytes(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+        answer: &str,
+    ) -> Result<Option<String>, Failure> {
+        let response = self.exchange(Method::Post, path, headers, Some(("application/octet-stream", body)))?;
+        Ok(response.headers().get(answer).and_then(|value| value.to_str().ok()).map(str::to_owned))
     }
 
     /// Sends a GET request and leaves the answer to be read as it comes.
@@ -135,7 +149,7 @@ impl Http {
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
-        body: Option<&Value>,
+        body: Option<(&str, Vec<u8>)>,
     ) -> Result<ureq::http::Response<ureq::Body>, Failure> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let version = self.api_version.map_or_else(String::new, |version| format!("{separator}api-version={version}"));
@@ -154,8 +168,8 @@ impl Http {
             request = request.header(*name, *value);
         }
         let result = match body {
-            Some(body) => {
-                let request = request.header("content-type", "application/json; charset=utf-8").body(body.to_string());
+            Some((kind, bytes)) => {
+                let request = request.header("content-type", kind).body(bytes);
                 self.agent.run(request.map_err(Failure::usage)?)
             }
             None => self.agent.run(request.body(()).map_err(Failure::usage)?),

@@ -6,12 +6,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use nave_engine::Source as Functions;
-use nave_hub::RoutingConfig;
+use nave_hub::{CloudToDeviceSettings, MAX_TIME_TO_LIVE, MIN_TIME_TO_LIVE, RoutingConfig};
 use nave_log::{DEFAULT_PARTITIONS, MAX_PARTITIONS};
 use nave_model::{HostName, HubId, HubName, IdScope};
 use nave_routing::{EndpointName, Enrichment, Route, RouteName, Source};
 
-use super::file::{File, HubSection, ProvisioningSection, TlsSection};
+use super::file::{CloudToDeviceSection, File, HubSection, ProvisioningSection, TlsSection};
 use super::throttle::HubThrottleSection;
 use super::{
     AllocationPolicy, Config, ConfigError, HubConfig, Listen, Overrides, ProvisioningConfig, TlsFiles, closest,
@@ -88,6 +88,7 @@ fn hubs(mut sections: Vec<HubSection>) -> Result<Vec<HubConfig>, ConfigError> {
             latency_ms: None,
             fallback_route: None,
             throttle: HubThrottleSection::default(),
+            cloud_to_device: CloudToDeviceSection::default(),
             route: Vec::new(),
             enrichment: Vec::new(),
         });
@@ -133,6 +134,7 @@ fn hub(section: HubSection) -> Result<HubConfig, ConfigError> {
     if latency_ms.is_some_and(|latency| !latency.is_finite() || latency < 0.0) {
         return Err(value(place("latency_ms"), "a latency is a number of milliseconds from 0"));
     }
+    let cloud_to_device = cloud_to_device(&section.cloud_to_device, |key| place(&format!("cloud_to_device.{key}")))?;
     let routing = RoutingConfig {
         routes: section
             .route
@@ -171,9 +173,45 @@ fn hub(section: HubSection) -> Result<HubConfig, ConfigError> {
         allocation_weight: within(&place("allocation_weight"), section.allocation_weight, 1..=MAX_ALLOCATION_WEIGHT)?,
         apply_allocation_policy: section.apply_allocation_policy.unwrap_or(true),
         latency_ms,
+        cloud_to_device,
         routing,
         throttle: section.throttle.throttle(place)?,
         name,
+    })
+}
+
+/// The bounds are the cloud service's (Azure IoT Hub documentation, cloud-to-device messages and feedback).
+fn cloud_to_device(
+    section: &CloudToDeviceSection,
+    place: impl Fn(&str) -> String,
+) -> Result<CloudToDeviceSettings, ConfigError> {
+    const LOCK_SECONDS: std::ops::RangeInclusive<u64> = 5..=300;
+    const DELIVERIES: std::ops::RangeInclusive<u32> = 1..=100;
+    let minutes = |key: &str, value: Option<u64>, default: Duration| {
+        let range = MIN_TIME_TO_LIVE.as_secs() / 60..=MAX_TIME_TO_LIVE.as_secs() / 60;
+        Ok(within(&place(key), value, range)?.map_or(default, |minutes| Duration::from_secs(minutes * 60)))
+    };
+    let seconds = |key: &str, value: Option<u64>, default: Duration| {
+        Ok(within(&place(key), value, LOCK_SECONDS)?.map_or(default, Duration::from_secs))
+    };
+    let times =
+        |key: &str, value: Option<u32>, default: u32| Ok(within(&place(key), value, DELIVERIES)?.unwrap_or(default));
+    let default = CloudToDeviceSettings::default();
+    Ok(CloudToDeviceSettings {
+        time_to_live: minutes("ttl_minutes", section.ttl_minutes, default.time_to_live)?,
+        max_deliveries: times("max_delivery_count", section.max_delivery_count, default.max_deliveries)?,
+        lock: seconds("lock_seconds", section.lock_seconds, default.lock)?,
+        feedback_time_to_live: minutes(
+            "feedback_ttl_minutes",
+            section.feedback_ttl_minutes,
+            default.feedback_time_to_live,
+        )?,
+        feedback_max_deliveries: times(
+            "feedback_max_delivery_count",
+            section.feedback_max_delivery_count,
+            default.feedback_max_deliveries,
+        )?,
+        feedback_lock: seconds("feedback_lock_seconds", section.feedback_lock_seconds, default.feedback_lock)?,
     })
 }
 
@@ -379,6 +417,9 @@ mod tests {
             (hub("allocation_weight = 0"), "0 is not within 1 to 1000"),
             (hub("latency_ms = nan"), "number of milliseconds"),
             (hub("retention_mib = 0"), "not within"),
+            (hub("[hub.cloud_to_device]\nttl_minutes = 0"), "cloud_to_device.ttl_minutes: 0 is not within 1 to 2880"),
+            (hub("[hub.cloud_to_device]\nlock_seconds = 301"), "301 is not within 5 to 300"),
+            (hub("[hub.cloud_to_device]\nmax_delivery_count = 0"), "0 is not within 1 to 100"),
             (hub("[[hub.route]]\nname = \"r\"\nsource = \"X\""), "hub `h`, route `r`, source: `X`"),
             (hub("[[hub.enrichment]]\nkey = \"a b\"\nvalue = \"\""), "hub `h`, enrichment `a b`: "),
             ("workers = 0".to_owned(), "workers: at least one"),

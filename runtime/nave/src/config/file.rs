@@ -86,9 +86,23 @@ pub(super) struct HubSection {
     #[serde(default)]
     pub(super) throttle: HubThrottleSection,
     #[serde(default)]
+    pub(super) cloud_to_device: CloudToDeviceSection,
+    #[serde(default)]
     pub(super) route: Vec<RouteSection>,
     #[serde(default)]
     pub(super) enrichment: Vec<EnrichmentSection>,
+}
+
+/// `[hub.cloud_to_device]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct CloudToDeviceSection {
+    pub(super) ttl_minutes: Option<u64>,
+    pub(super) max_delivery_count: Option<u32>,
+    pub(super) lock_seconds: Option<u64>,
+    pub(super) feedback_ttl_minutes: Option<u64>,
+    pub(super) feedback_max_delivery_count: Option<u32>,
+    pub(super) feedback_lock_seconds: Option<u64>,
 }
 
 /// `[[hub.route]]`.
@@ -188,6 +202,13 @@ pub(super) mod tests {
         twin_updates_per_second = 1
         registry_per_second = 1
         method_bytes_per_second = 1
+        [hub.cloud_to_device]
+        ttl_minutes = 60
+        max_delivery_count = 10
+        lock_seconds = 60
+        feedback_ttl_minutes = 60
+        feedback_max_delivery_count = 10
+        feedback_lock_seconds = 60
         [[hub.route]]
         name = "r"
         source = "DeviceMessages"

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nave_engine::Source;
-use nave_hub::RoutingConfig;
+use nave_hub::{CloudToDeviceSettings, RoutingConfig};
 use nave_model::{HostName, HubId, HubName, IdScope};
 
 use crate::logging::{LogFormat, LogLevel};
@@ -92,6 +92,8 @@ pub(crate) struct HubConfig {
     pub(crate) apply_allocation_policy: bool,
     /// Round-trip time for `geoLatency`, in milliseconds.
     pub(crate) latency_ms: Option<f64>,
+    /// Cloud-to-device messages.
+    pub(crate) cloud_to_device: CloudToDeviceSettings,
     /// Routes, fallback and enrichments.
     pub(crate) routing: RoutingConfig,
     /// Rates.

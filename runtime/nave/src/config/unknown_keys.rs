@@ -47,7 +47,19 @@ const HUB: Section = Section {
         "retention_hours",
         "retention_mib",
     ],
-    tables: &[("route", &ROUTE), ("enrichment", &ENRICHMENT), ("throttle", &HUB_THROTTLE)],
+    tables: &[("cloud_to_device", &CLOUD_TO_DEVICE), ("route", &ROUTE), ("enrichment", &ENRICHMENT), ("throttle", &HUB_THROTTLE)],
+};
+const CLOUD_TO_DEVICE: Section = Section {
+    title: "[hub.cloud_to_device]",
+    keys: &[
+        "feedback_lock_seconds",
+        "feedback_max_delivery_count",
+        "feedback_ttl_minutes",
+        "lock_seconds",
+        "max_delivery_count",
+        "ttl_minutes",
+    ],
+    tables: &[],
 };
 const HUB_THROTTLE: Section = Section { title: "[hub.throttle]", keys: HubThrottleSection::KEYS, tables: &[] };
 const ROUTE: Section =

@@ -104,6 +104,7 @@ impl Parts {
                 policies: settings.hub_policies(hub_config.id.as_str()).map_err(Failure::runtime)?,
             });
             hub.set_limits(hub_config.throttle.limits.clone());
+            hub.set_cloud_to_device(hub_config.cloud_to_device);
             hub.set_routing(hub_config.routing.clone())
                 .map_err(|error| Failure::usage(format_args!("hub `{}`: {error}", hub_config.name)))?;
             Ok(Arc::new(hub))
