@@ -233,4 +233,27 @@ mod tests {
             assert_eq!(batch(text).unwrap_err().code, code, "{text}");
         }
     }
+
+    proptest::proptest! {
+        /// Whatever is sent is a batch or an error, and the bodies of a batch are those that were sent.
+        #[test]
+        fn any_text_is_a_batch_or_not(text in "\\[?[\\[\\]{}:,\"a-d0-9=]{0,40}|.{0,40}") {
+            drop(batch(&text));
+        }
+
+        #[test]
+        fn bodies_come_as_they_were_sent(bodies in proptest::collection::vec((".{0,20}", proptest::bool::ANY), 1..5)) {
+            let items: Vec<Value> = bodies
+                .iter()
+                .map(|(text, encoded)| match encoded {
+                    true => serde_json::json!({ "body": STANDARD.encode(text) }),
+                    false => serde_json::json!({ "body": text, "base64Encoded": false }),
+                })
+                .collect();
+            let messages = batch(&Value::Array(items).to_string()).unwrap();
+            let read: Vec<&[u8]> = messages.iter().map(|message| &*message.body).collect();
+            let sent: Vec<&[u8]> = bodies.iter().map(|(text, _)| text.as_bytes()).collect();
+            proptest::prop_assert_eq!(read, sent);
+        }
+    }
 }

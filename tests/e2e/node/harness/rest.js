@@ -97,6 +97,33 @@ class HubRest extends Service {
     return this.ok('PATCH', `/twins/${encodeURIComponent(deviceId)}`, patch);
   }
 
+  /** Sends a message to a device; its id. */
+  async send(deviceId, body, headers = {}) {
+    const { host, key, policy } = this.endpoint;
+    const path = `/devices/${encodeURIComponent(deviceId)}/messages/deviceBound?api-version=${this.version}`;
+    const response = await request(host, 'POST', path, { headers: { Authorization: sasToken(host, key, policy), ...headers }, body });
+    assert.equal(response.status, 204, response.text);
+    return response.headers['iothub-messageid'];
+  }
+
+  /** What feedback says of a message. Other feedback is completed as well: each message is asked about once. */
+  async outcome(messageId, milliseconds = 30_000) {
+    const deadline = Date.now() + milliseconds;
+    for (;;) {
+      const batch = await this.request('GET', '/messages/serviceBound/feedback');
+      if (batch.status === 200) {
+        const token = batch.headers.etag.slice(1, -1);
+        await this.ok('DELETE', `/messages/serviceBound/feedback/${token}`);
+        const record = batch.json().find((candidate) => candidate.originalMessageId === messageId);
+        if (record) {
+          return record.statusCode;
+        }
+      }
+      assert.ok(Date.now() < deadline, `no feedback on ${messageId}`);
+      await sleep(50);
+    }
+  }
+
   deviceConnectionString(device, which = 'primaryKey') {
     const key = device.authentication.symmetricKey[which];
     return `HostName=${this.endpoint.host};DeviceId=${device.deviceId};SharedAccessKey=${key}`;

@@ -120,6 +120,31 @@ class HubRest(Service):
         """The bare response."""
         return self.request("POST", f"/twins/{segment(device_id)}/methods", json={"methodName": name, **fields})
 
+    def send(self, device_id: str, body: bytes | str = b"", **headers) -> str:
+        """A cloud-to-device message; `ack="full"` is the header `iothub-ack`. Its id."""
+        fields = {f"iothub-{name.replace('_', '-')}": value for name, value in headers.items()}
+        response = self.ok("POST", f"/devices/{segment(device_id)}/messages/deviceBound", data=body, headers=fields)
+        assert response.status_code == 204
+        return response.headers["iothub-messageid"]
+
+    def queued(self, device_id: str) -> int:
+        return self.device(device_id)["cloudToDeviceMessageCount"]
+
+    def wait_queued(self, device_id: str, count: int, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while (now := self.queued(device_id)) != count:
+            assert time.monotonic() < deadline, f"{now} messages wait for {device_id}, not {count}"
+            time.sleep(0.05)
+
+    def feedback(self) -> list[dict]:
+        """All feedback there is, completed."""
+        records = []
+        while (response := self.ok("GET", "/messages/serviceBound/feedback")).status_code == 200:
+            records += response.json()
+            token = response.headers["ETag"].strip('"')
+            self.ok("DELETE", f"/messages/serviceBound/feedback/{token}")
+        return records
+
     def wait_for(self, device_id: str, state: str, seconds: float = 30) -> dict:
         """Until the hub says that the device is `Connected` or `Disconnected`."""
         deadline = time.monotonic() + seconds
