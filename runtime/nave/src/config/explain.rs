@@ -142,6 +142,17 @@ fn hub_entries(list: &mut List<'_>, index: usize, hub: &HubConfig) {
     for (key, value) in &hub.throttle.keys {
         add(&format!("throttle.{key}"), value.clone(), Restart);
     }
+    let messages = &hub.cloud_to_device;
+    for (key, value) in [
+        ("ttl_minutes", messages.time_to_live.as_secs() / 60),
+        ("max_delivery_count", messages.max_deliveries.into()),
+        ("lock_seconds", messages.lock.as_secs()),
+        ("feedback_ttl_minutes", messages.feedback_time_to_live.as_secs() / 60),
+        ("feedback_max_delivery_count", messages.feedback_max_deliveries.into()),
+        ("feedback_lock_seconds", messages.feedback_lock.as_secs()),
+    ] {
+        add(&format!("cloud_to_device.{key}"), json!(value), Reload);
+    }
     for (at, route) in hub.routing.routes.iter().enumerate() {
         let name = route.name.as_str();
         let mut add = |key: &str, value: Value| {

@@ -59,6 +59,9 @@ impl Running {
         for (hub, routing) in self.parts.platform.hubs().iter().zip(prepared) {
             hub.install_routing(routing);
         }
+        for (hub, wanted) in self.parts.platform.hubs().iter().zip(&config.hubs) {
+            hub.set_cloud_to_device(wanted.cloud_to_device);
+        }
         self.parts.set_retention(&config);
         logging::set_level(config.log_level);
         let mut done = changed;
