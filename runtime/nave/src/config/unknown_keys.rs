@@ -47,7 +47,12 @@ const HUB: Section = Section {
         "retention_hours",
         "retention_mib",
     ],
-    tables: &[("cloud_to_device", &CLOUD_TO_DEVICE), ("route", &ROUTE), ("enrichment", &ENRICHMENT), ("throttle", &HUB_THROTTLE)],
+    tables: &[
+        ("cloud_to_device", &CLOUD_TO_DEVICE),
+        ("route", &ROUTE),
+        ("enrichment", &ENRICHMENT),
+        ("throttle", &HUB_THROTTLE),
+    ],
 };
 const CLOUD_TO_DEVICE: Section = Section {
     title: "[hub.cloud_to_device]",
