@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use http::{HeaderName, StatusCode};
+use nave_hub::audit::Outcome;
 use nave_hub::{BulkChange, ErrorCode, Hub, HubError, check_bulk};
+use nave_model::Identity;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -28,26 +30,37 @@ pub(crate) async fn change(hub: &Arc<Hub>, call: &Call, body: Body) -> Result<Re
         return Err(HubError::new(ErrorCode::IotHubFormatError, "The body is not a JSON array."));
     };
     let mut report = Report::default();
-    let (mut changes, mut named): (Vec<BulkChange>, Vec<Named>) = (Vec::new(), Vec::new());
+    let (mut changes, mut named): (Vec<BulkChange>, Vec<(Named, String)>) = (Vec::new(), Vec::new());
     check_bulk(elements.len(), std::iter::empty())?;
     for element in elements {
         let (name, change) = read(element);
         match change {
             Ok(change) => {
+                named.push((name, path(&change.identity)));
                 changes.push(change);
-                named.push(name);
             }
             Err(error) => report.add(&name, &error),
         }
     }
-    let hub = Arc::clone(hub);
-    let outcomes = to_its_end(&**call.platform.env(), async move { hub.bulk(&changes).await }).await?;
-    for (name, outcome) in named.iter().zip(outcomes) {
+    let working = Arc::clone(hub);
+    let outcomes = to_its_end(&**call.platform.env(), async move { working.bulk(&changes).await }).await?;
+    for ((name, path), outcome) in named.iter().zip(outcomes) {
+        let ended = outcome.as_ref().map_or_else(Outcome::from, |()| Outcome::Done(StatusCode::OK.as_u16()));
+        call.record_part(hub.id().as_str(), &name.operation, path, ended);
         if let Err(error) = outcome {
             report.add(name, &error);
         }
     }
     Ok(report.reply())
+}
+
+/// The path at which an identity can be changed by itself: its name in the audit records.
+fn path(identity: &Identity) -> String {
+    let device = identity.device_id();
+    match identity.module_id() {
+        None => format!("/devices/{device}"),
+        Some(module) => format!("/devices/{device}/modules/{module}"),
+    }
 }
 
 /// How the result names an element.

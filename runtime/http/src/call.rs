@@ -38,20 +38,20 @@ impl Call {
 
     /// Records how the change ended that the request asked for, if it asked for any.
     pub(crate) fn record(&self, owner: &str, result: &Result<Reply, HubError>) {
-        let Some(actor) = self.changes_as.get() else { return };
         let outcome = match result {
-            Ok(reply) => Outcome::Done(reply.status().as_u16()),
+            Ok(reply) if reply.status().is_success() => Outcome::Done(reply.status().as_u16()),
+            // Only a request for several changes ends like that.
+            Ok(_) => Outcome::Unsuccessful("in part"),
             Err(error) => error.into(),
         };
         let object = self.target.segments().iter().fold(String::new(), |path, segment| path + "/" + segment);
-        let change = Change {
-            actor,
-            peer: Some(self.peer.address),
-            owner,
-            action: self.method.as_str(),
-            object: &object,
-            outcome,
-        };
+        self.record_part(owner, self.method.as_str(), &object, outcome);
+    }
+
+    /// Records how a part of the change ended: of a request whose body names what is changed.
+    pub(crate) fn record_part(&self, owner: &str, action: &str, object: &str, outcome: Outcome) {
+        let Some(actor) = self.changes_as.get() else { return };
+        let change = Change { actor, peer: Some(self.peer.address), owner, action, object, outcome };
         audit::record(&**self.platform.env(), &change);
     }
 

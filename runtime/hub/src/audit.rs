@@ -53,7 +53,7 @@ pub enum Outcome {
     Done(u16),
     /// With an error.
     Refused(ErrorCode),
-    /// As a registration can end without an error: in this state.
+    /// As a registration, or a request for several changes, can end without an error: in this state.
     Unsuccessful(&'static str),
 }
 

@@ -40,8 +40,11 @@ fn changes_are_recorded_with_who_made_them() {
         let enrollments = Service::provisioning(&ready);
         let body = r#"{"registrationId":"r1","attestation":{"type":"symmetricKey"}}"#;
         enrollments.json("PUT", "/enrollments/r1?api-version=2021-10-01", body).await;
+        let bulk = r#"[{"id":"watched","moduleId":"m","importMode":"create"},{"id":"absent","importMode":"delete"}]"#;
+        let partly = service.request("POST", "/devices?api-version=2021-04-12", bulk).await.unwrap();
+        assert_eq!(partly.status, 400, "{}", partly.text());
         hub.signal(Signal::Reload);
-        while records(&file).len() < 5 {
+        while records(&file).len() < 8 {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         let all = records(&file);
@@ -51,6 +54,9 @@ fn changes_are_recorded_with_who_made_them() {
             [owner[0], owner[1], owner[2], "PATCH", "/twins/watched", "200"],
             [owner[0], owner[1], owner[2], "PATCH", "/twins/nobody", "404001 DeviceNotFound"],
             ["policy", "provisioningserviceowner", "$dps", "PUT", "/enrollments/r1", "200"],
+            [owner[0], owner[1], owner[2], "create", "/devices/watched/modules/m", "200"],
+            [owner[0], owner[1], owner[2], "delete", "/devices/absent", "404001 DeviceNotFound"],
+            [owner[0], owner[1], owner[2], "POST", "/devices", "in part"],
             ["operator", "operator", "", "reload", "configuration", "200"],
         ];
         assert_eq!(all.iter().map(told).collect::<Vec<_>>(), expected);
