@@ -1,10 +1,12 @@
 """Modules through the official SDKs: identities, twins, methods, telemetry, sessions."""
 
 import pytest
+from azure.iot.device.exceptions import CredentialError
 from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
 from msrest.exceptions import HttpOperationError
 
 from harness import devices, pki
+from harness.admin import Admin
 from harness.secrets import new_key
 from test_methods import nested
 from test_registry import failure
@@ -127,6 +129,22 @@ def test_certificate(nave, hub1, device, connect):
     sdk = connect.adopt(client)
     sdk.client.patch_twin_reported_properties({"x": 1})
     assert hub1.ok("GET", f"/twins/{device['deviceId']}/modules/x").json()["authenticationType"] == "selfSigned"
+
+
+def test_certificate_of_an_authority_names_device_and_module(nave, hub1, device, connect, unique):
+    root, name = pki.root(), device["deviceId"]
+    Admin(nave).add_authority("hubs/hub1", unique("-ca"), root.pem)
+    hub1.create_module(name, "s", authentication={"type": "certificateAuthority"})
+
+    def attempt(common_name):
+        certificate = pki.leaf(root, common_name)
+        return connect.adopt(devices.module_from_certificate(
+            hub1.endpoint.host, name, "s", certificate, nave.ca, connection_retry=False))
+
+    for foreign in (name, "s", f"{name}/other"):
+        with pytest.raises(CredentialError):
+            attempt(foreign)
+    assert attempt(f"{name}/s").client.connected
 
 
 def test_what_happens_to_the_device_happens_to_its_modules(hub1, device, module, connect_module):
