@@ -99,10 +99,11 @@ impl Hub {
             let mut puts = vec![put(session_key.clone(), &stored)?];
             let announced = self.announces();
             if announced || options.model_id.is_some() {
-                let (mut record, revision) = self.require(&who.identity).await?;
-                if revision != who.revision {
+                let Some((mut record, _)) =
+                    self.load(&who.identity).await?.filter(|(_, revision)| *revision == who.revision)
+                else {
                     return Ok(Connected::Changed);
-                }
+                };
                 let new_model = options.model_id.is_some() && record.twin.model_id != options.model_id;
                 if new_model {
                     record.twin.model_id.clone_from(&options.model_id);

@@ -10,8 +10,8 @@ use futures_util::future::join;
 use nave_auth::{KeyPair, SasToken};
 use nave_env::Env;
 use nave_hub::{
-    AuthenticationInput, ConnectOptions, DeviceInput, Hub, Mailbox, MailboxFull, Presented, Subscriptions, ToDevice,
-    TwinUpdate,
+    AuthenticationInput, ConnectOptions, DeviceInput, Hub, Mailbox, MailboxFull, ModuleInput, Presented, Subscriptions,
+    ToDevice, TwinUpdate,
 };
 use nave_model::{DeviceId, DeviceStatus, Identity, IfMatch};
 use nave_mqtt::encode;
@@ -22,6 +22,7 @@ use nave_session::{MAX_INBOX_BYTES, MAX_UNACKNOWLEDGED_BYTES, MAX_UNWRITTEN_BYTE
 use super::world::{HUBS, Host, World};
 
 const ID: &str = "device-0";
+const MODULE: &str = "device-0/camera";
 
 struct Nobody;
 
@@ -62,13 +63,25 @@ fn with_a_device(seed: u64, test: impl AsyncFnOnce(&World, &Host, &Arc<Hub>, Dev
     finished.unwrap();
 }
 
-/// Lets the device connect while `revoke` is under way, many times in different orders.
-fn never_connected_after<F: Future<Output = ()> + Send + 'static>(revoke: fn(Arc<Hub>, DeviceId, DeviceInput) -> F) {
+/// Lets `who`, the device or a module on it, connect while `revoke` is under way, many times in different orders.
+fn never_connected_after<F: Future<Output = ()> + Send + 'static>(
+    who: &str,
+    revoke: fn(Arc<Hub>, DeviceId, DeviceInput) -> F,
+) {
+    let identity = Identity::parse(who).unwrap();
     let mut connected = 0;
     for seed in 0..60 {
-        with_a_device(seed, async |world, host, hub, input, token| {
+        with_a_device(seed, async |world, host, hub, input, own_token| {
+            let mut token = own_token;
+            if let Some(module) = identity.module_id() {
+                let module_input = ModuleInput { managed_by: None, authentication: input.authentication.clone() };
+                hub.put_module(identity.device_id(), module, &module_input, &IfMatch::None).await.unwrap();
+                let policy = hub.policy("device").unwrap();
+                let expiry = world.env.now().after(Duration::from_secs(3_600));
+                token = SasToken::create(HUBS[0], &policy.keys.primary, expiry, Some("device"));
+            }
             let presented = Presented { token: Some(&token), certificates: &[] };
-            let who = hub.authenticate(&identity(), presented, &[]).await.unwrap();
+            let who = hub.authenticate(&identity, presented, &[]).await.unwrap();
             let hub2 = Arc::clone(hub);
             let [first, second] = [seed % 3, seed / 3 % 4].map(Duration::from_millis);
             let env = Arc::clone(&host.env);
@@ -77,7 +90,7 @@ fn never_connected_after<F: Future<Output = ()> + Send + 'static>(revoke: fn(Arc
                 env.sleep(first).await;
                 drop(sender.send(hub2.connect(&who, options()).await));
             }));
-            let revoked = revoke(Arc::clone(hub), identity().device_id().clone(), input);
+            let revoked = revoke(Arc::clone(hub), identity.device_id().clone(), input);
             let env = Arc::clone(&host.env);
             host.env.spawn(Box::pin(async move {
                 env.sleep(second).await;
@@ -86,7 +99,7 @@ fn never_connected_after<F: Future<Output = ()> + Send + 'static>(revoke: fn(Arc
             let outcome = receiver.await.unwrap().unwrap();
             connected += u32::from(matches!(outcome, nave_hub::Connected::Session { .. }));
             world.env.sleep(Duration::from_secs(1)).await;
-            assert!(hub.session(&identity()).is_none(), "seed {seed}: still connected");
+            assert!(hub.session(&identity).is_none(), "seed {seed}: still connected");
             if let nave_hub::Connected::Session { session, .. } = outcome {
                 assert!(!session.is_open(), "seed {seed}: still open");
             }
@@ -97,15 +110,29 @@ fn never_connected_after<F: Future<Output = ()> + Send + 'static>(revoke: fn(Arc
 
 #[test]
 fn a_device_that_is_disabled_while_it_connects_does_not_stay_connected() {
-    never_connected_after(|hub, device, input| async move {
-        let disabled = DeviceInput { status: Some(DeviceStatus::Disabled), ..input };
-        hub.put_device(&device, &disabled, &IfMatch::Any).await.unwrap();
-    });
+    for who in [ID, MODULE] {
+        never_connected_after(who, |hub, device, input| async move {
+            let disabled = DeviceInput { status: Some(DeviceStatus::Disabled), ..input };
+            hub.put_device(&device, &disabled, &IfMatch::Any).await.unwrap();
+        });
+    }
 }
 
 #[test]
 fn a_device_that_is_deleted_while_it_connects_does_not_stay_connected() {
-    never_connected_after(|hub, device, _| async move { hub.delete_device(&device, &IfMatch::Any).await.unwrap() });
+    for who in [ID, MODULE] {
+        never_connected_after(who, |hub, device, _| async move {
+            hub.delete_device(&device, &IfMatch::Any).await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_module_that_is_deleted_while_it_connects_does_not_stay_connected() {
+    never_connected_after(MODULE, |hub, device, _| async move {
+        let identity = Identity::parse(MODULE).unwrap();
+        hub.delete_module(&device, identity.module_id().unwrap(), &IfMatch::Any).await.unwrap();
+    });
 }
 
 #[test]
