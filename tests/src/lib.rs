@@ -1,3 +1,4 @@
 //! What the tests of the whole share. The tests themselves are one binary, `tests/all`.
 
+pub mod fuzz;
 pub mod paths;

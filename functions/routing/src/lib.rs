@@ -9,6 +9,8 @@
 mod bindings;
 mod check;
 mod diagnose;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod lexer;
 mod names;
 mod parser;

@@ -11,6 +11,8 @@
 #[cfg(target_arch = "wasm32")]
 mod component;
 mod document;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod limits;
 mod merge;
 mod reader;

@@ -6,6 +6,8 @@
 
 mod connection_string;
 mod facts;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod key;
 mod percent;
 mod policy;

@@ -19,6 +19,8 @@ mod disk;
 mod error;
 mod file_log;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod index;
 mod manifest;
 mod metrics;

@@ -4,6 +4,8 @@
 //! state.
 
 mod etag;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod id;
 mod identity;
 mod key;

@@ -295,4 +295,11 @@ mod tests {
             fuzz_text(text.as_bytes());
         }
     }
+
+    #[test]
+    fn corpora_and_mutations() {
+        nave_tests::fuzz::exercise("mqtt_decode", fuzz_decode);
+        nave_tests::fuzz::exercise("mqtt_session", fuzz_session);
+        nave_tests::fuzz::exercise("mqtt_text", fuzz_text);
+    }
 }
