@@ -46,7 +46,8 @@ fn place(request: &Request, plan: &Plan<'_>, choice: Choice) -> Result<reprovisi
         if json.len() > MAX_PAYLOAD_BYTES {
             return Err(unusable(format!("the policy's payload is longer than {MAX_PAYLOAD_BYTES} bytes")));
         }
-        serde_json::from_str::<&serde_json::value::RawValue>(json)
+        // Read, not only skipped: what is nested too deeply could be stored but not shown to the device.
+        serde_json::from_str::<serde_json::Value>(json)
             .map_err(|error| unusable(format!("the policy's payload is not JSON: {error}")))?;
     }
     Ok(reprovision::Placement {

@@ -10,7 +10,7 @@ use crate::call::Call;
 use crate::reply::Reply;
 use crate::route::{self, Target, check_dps_version, not_allowed};
 use crate::service::Body;
-use crate::{enrollments, provision, registrations};
+use crate::{enrollments, policies, provision, registrations};
 
 /// What a path stands for.
 #[derive(Clone, Copy)]
@@ -22,6 +22,12 @@ enum Resource {
     Attestation(EnrollmentKind),
     Registration,
     RegistrationQuery,
+    /// Custom allocation policies, which the cloud service does not have.
+    Policies,
+    Policy,
+    PolicyActivation,
+    PolicyRollback,
+    PolicyVersion,
     /// A device's own registration, below an id scope.
     Device(provision::Operation),
 }
@@ -30,7 +36,10 @@ enum Resource {
 pub(crate) fn is_path(target: &Target) -> bool {
     let words = target.words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    matches!(words.as_slice(), ["enrollments" | "enrollmentgroups" | "registrations", ..] | [_, "registrations", ..])
+    matches!(
+        words.as_slice(),
+        ["enrollments" | "enrollmentgroups" | "registrations" | "allocationpolicies", ..] | [_, "registrations", ..]
+    )
 }
 
 /// Answers a request to the provisioning service.
@@ -42,7 +51,8 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Reply, HubError> {
     }
     let rights = rights(resource, &call.method).ok_or_else(|| not_allowed(&call.method))?;
     let facts = call.platform.provisioning().authorize(call.token(), &call.target.segments(), rights)?;
-    if rights == DpsRights::ENROLLMENT_WRITE || rights == DpsRights::REGISTRATION_STATUS_WRITE {
+    let is_configuration = rights == DpsRights::SERVICE_CONFIG && call.method != Method::GET;
+    if is_configuration || rights == DpsRights::ENROLLMENT_WRITE || rights == DpsRights::REGISTRATION_STATUS_WRITE {
         call.changes_as(Actor::Policy(facts.policy.as_str().to_owned()));
     }
     call.platform.provisioning().pass().await?;
@@ -60,6 +70,19 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Reply, HubError> {
             _ => registrations::get(call).await,
         },
         Resource::RegistrationQuery => registrations::query(call, body).await,
+        Resource::Policies => policies::list(call).await,
+        Resource::Policy => match call.method {
+            Method::PATCH => policies::configure(call, body).await,
+            Method::DELETE => policies::delete(call).await,
+            _ => policies::get(call).await,
+        },
+        Resource::PolicyActivation => policies::activate(call, body).await,
+        Resource::PolicyRollback => policies::roll_back(call).await,
+        Resource::PolicyVersion => match call.method {
+            Method::PUT => policies::push(call, body).await,
+            Method::DELETE => policies::delete_version(call).await,
+            _ => policies::component(call).await,
+        },
         Resource::Device(_) => Err(route::not_found()),
     }
 }
@@ -78,6 +101,10 @@ fn rights(resource: Resource, method: &Method) -> Option<DpsRights> {
             Some(DpsRights::REGISTRATION_STATUS_READ)
         }
         (Resource::Registration, &Method::DELETE) => Some(DpsRights::REGISTRATION_STATUS_WRITE),
+        (Resource::Policies, &Method::GET)
+        | (Resource::Policy, &Method::GET | &Method::PATCH | &Method::DELETE)
+        | (Resource::PolicyActivation | Resource::PolicyRollback, &Method::POST)
+        | (Resource::PolicyVersion, &Method::GET | &Method::PUT | &Method::DELETE) => Some(DpsRights::SERVICE_CONFIG),
         _ => None,
     }
 }
@@ -98,6 +125,11 @@ fn resource(call: &Call) -> Option<Resource> {
         (Some(kind), [_, _, "attestationmechanism"]) => Resource::Attestation(kind),
         (None, ["registrations", _]) => Resource::Registration,
         (None, ["registrations", _, "query"]) => Resource::RegistrationQuery,
+        (None, ["allocationpolicies"]) => Resource::Policies,
+        (None, ["allocationpolicies", _]) => Resource::Policy,
+        (None, ["allocationpolicies", _, "activate"]) => Resource::PolicyActivation,
+        (None, ["allocationpolicies", _, "rollback"]) => Resource::PolicyRollback,
+        (None, ["allocationpolicies", _, "versions", _]) => Resource::PolicyVersion,
         (None, [_, "registrations", _]) => Resource::Device(provision::Operation::LookUp),
         (None, [_, "registrations", _, "register"]) => Resource::Device(provision::Operation::Register),
         (None, [_, "registrations", _, "operations", _]) => Resource::Device(provision::Operation::Status),

@@ -1,7 +1,7 @@
 //! `/enrollments` and `/enrollmentGroups` (protocol notes: provisioning service §1-3).
 
 use http::StatusCode;
-use nave_hub::provisioning::MAX_ENROLLMENT_PAGE;
+use nave_hub::provisioning::{MAX_ENROLLMENT_PAGE, Secrets, attestation_json, enrollment_json, id_member};
 use nave_hub::{ErrorCode, HubError, Provisioning};
 use nave_model::{EnrollmentKind, EnrollmentRecord, IfMatch, RegistrationId};
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::call::{Call, argument, parse_object, read_bytes, read_document, read_text};
-use crate::enrollment_document::{Document, Secrets, attestation_json, enrollment_json, id_member};
+use crate::enrollment_document::Document;
 use crate::registrations::state_json;
 use crate::reply::{self, Reply};
 use crate::service::Body;

@@ -26,6 +26,7 @@ mod metrics;
 mod modules;
 mod monitoring;
 mod operator;
+mod policies;
 mod provision;
 mod registrations;
 mod reply;

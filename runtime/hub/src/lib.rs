@@ -27,6 +27,7 @@ mod metrics;
 mod module;
 mod outbox;
 mod platform;
+pub mod policy;
 mod presence;
 pub mod provisioning;
 mod registry;

@@ -24,6 +24,14 @@ static METHOD_SECONDS: Family = Family::histogram(
 );
 static REGISTRATIONS: Family =
     Family::counter("nave_registrations_total", "Registrations with the provisioning service by outcome.");
+static POLICY_DECISIONS: Family = Family::counter(
+    "nave_policy_decisions_total",
+    "Decisions of custom allocation policies by policy, version and outcome.",
+);
+static POLICY_FAILURES: Family = Family::counter(
+    "nave_policy_failures_total",
+    "Failed decisions of custom allocation policies by policy, version and reason.",
+);
 static AUTHENTICATION_FAILURES: Family = Family::counter(
     "nave_authentication_failures_total",
     "Connects and requests that were refused because of who sent them.",
@@ -169,6 +177,26 @@ impl Collect for Provisioning {
             page.value(&REGISTRATIONS, &[("outcome", outcome)], counter.get());
         }
         self.throttle.collect(OWNER, page);
+        page.declare(&POLICY_DECISIONS);
+        page.declare(&POLICY_FAILURES);
+        let Some(policies) = self.allocation_policies() else { return };
+        for (name, version, counters) in policies.all_counters() {
+            let label = [("policy", name.as_str()), ("version", version.as_str())];
+            for (outcome, count) in [
+                ("assigned", counters.assigned),
+                ("delegated", counters.delegated),
+                ("refused", counters.refused),
+                ("postponed", counters.postponed),
+                ("overflowed", counters.overflowed),
+                ("failed", counters.failed()),
+            ] {
+                let labels = [label[0], label[1], ("outcome", outcome)];
+                page.value(&POLICY_DECISIONS, &labels, count);
+            }
+            for (reason, count) in &counters.errors {
+                page.value(&POLICY_FAILURES, &[label[0], label[1], ("reason", reason)], count);
+            }
+        }
     }
 }
 

@@ -80,6 +80,9 @@ impl Platform {
             }
         }
         self.provisioning.authorities.load().await?;
+        if let Some(policies) = self.provisioning.allocation_policies() {
+            policies.recover().await?;
+        }
         self.provisioning.recover().await
     }
 

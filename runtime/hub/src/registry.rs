@@ -240,7 +240,11 @@ mod tests {
         let device = DeviceInput { authentication, ..DeviceInput::default() };
         let view = DeviceView { json: serde_json::json!({ "primaryKey": key() }), etag: IdentityEtag::new(1) };
         let attestation = AttestationInput::SymmetricKey { primary: key(), secondary: key() };
-        let webhook = nave_model::Webhook { url: "https://x/?code=c2VjcmV0".to_owned(), api_version: String::new() };
+        let webhook = nave_model::Webhook {
+            url: "https://x/?code=c2VjcmV0".to_owned(),
+            api_version: String::new(),
+            configuration: None,
+        };
         let shown = format!("{device:?} {view:?} {attestation:?} {webhook:?}");
         assert!(!shown.contains("c2VjcmV0"), "{shown}");
     }

@@ -53,6 +53,11 @@ impl Page {
     /// The type of the text, for HTTP.
     pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+    /// Names a family that may have no value yet.
+    pub fn declare(&mut self, family: &'static Family) {
+        self.lines(family);
+    }
+
     /// Adds a counter's or gauge's value.
     pub fn value(&mut self, family: &'static Family, labels: &[(&str, &str)], value: impl Display) {
         let lines = self.lines(family);

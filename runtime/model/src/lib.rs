@@ -3,6 +3,7 @@
 //! This crate is pure data: it compiles to WebAssembly, so that every host of the functions reads and writes the same
 //! state.
 
+mod allocation_policy;
 mod etag;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -12,6 +13,10 @@ mod key;
 mod record;
 mod time;
 
+pub use allocation_policy::{
+    AllocationPolicyName, AllocationPolicyReference, AllocationPolicyVersion, InvalidPolicyReference,
+    MAX_POLICY_LABEL_LENGTH,
+};
 pub use etag::{DpsEtag, IdentityEtag, IfMatch, InvalidEtag, TwinEtag, bare_etag};
 pub use id::{
     DeviceId, EnrollmentGroupId, HostName, HubId, HubName, IdKind, IdScope, InvalidId, InvalidIdReason,

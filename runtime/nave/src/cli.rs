@@ -58,12 +58,12 @@ pub(crate) enum Command {
     Feedback(feedback::FeedbackArgs),
     /// Who may register with the provisioning service.
     Enrollment(enrollment::EnrollmentArgs),
+    /// Who chooses the hub of a device: allocation policies of your own.
+    Policy(policy::PolicyArgs),
     /// What the provisioning service has assigned.
     Registration(registration::RegistrationArgs),
     /// What devices send.
     Events(events::EventsArgs),
-    /// Allocation policies of your own.
-    Policy(policy::PolicyArgs),
     /// Certificate authorities that vouch for devices.
     Ca(ca::CaArgs),
     /// Run simulated devices.

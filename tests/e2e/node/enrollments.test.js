@@ -69,6 +69,20 @@ describe('provisioning service', () => {
     await assert.rejects(client.getIndividualEnrollment(registrationId), status(404));
   });
 
+  test('custom allocation by a policy of the hub', async () => {
+    const enrollmentGroupId = unique();
+    const customAllocationDefinition = { webhookUrl: 'nave:policy/by-site@1.2.0', apiVersion: '2021-10-01' };
+    const group = { enrollmentGroupId, attestation: generated(), allocationPolicy: 'custom', customAllocationDefinition };
+    const { responseBody: created } = await client.createOrUpdateEnrollmentGroup(group);
+    assert.equal(created.allocationPolicy, 'custom');
+    assert.deepEqual(created.customAllocationDefinition, customAllocationDefinition);
+    const { responseBody: updated } = await client.createOrUpdateEnrollmentGroup({ ...created, provisioningStatus: 'disabled' });
+    assert.deepEqual(updated.customAllocationDefinition, customAllocationDefinition);
+    const wrong = { ...updated, customAllocationDefinition: { webhookUrl: 'nave:policy/', apiVersion: '2021-10-01' } };
+    await assert.rejects(client.createOrUpdateEnrollmentGroup(wrong), status(400));
+    await client.deleteEnrollmentGroup(enrollmentGroupId);
+  });
+
   test('enrollment group', async () => {
     const enrollmentGroupId = unique();
     const attestation = { type: 'x509', x509: { signingCertificates: { primary: { certificate: pki.root().cert } } } };

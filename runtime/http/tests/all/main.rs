@@ -13,6 +13,7 @@ mod hosts;
 mod life_cycle;
 mod methods;
 mod modules;
+mod policies;
 mod provision;
 mod registrations;
 mod statistics;

@@ -1,5 +1,6 @@
 //! Two hubs and a provisioning service in one thread and virtual time, and requests to them.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -7,12 +8,16 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use http::{HeaderMap, Request};
 use nave_auth::{AccessPolicy, SasToken, SharedKey, default_dps_policies, default_hub_policies};
+use nave_engine::plugin::PluginEngine;
 use nave_engine::{Engine, Functions, Source};
 use nave_env::sim::{SimEnv, Simulation};
 use nave_env::{Env, SharedEnv};
 use nave_http::service::{Body, HttpService, Peer, PeerTls, ResponseBody};
 use nave_http::{Admin, Monitoring, Surface};
-use nave_hub::provisioning::{LinkedHub, ProvisioningParts};
+use nave_hub::policy::{PoliciesParts, Pool, TrustedKey};
+use nave_hub::provisioning::{
+    CustomAllocation, HookAnswer, HookClient, HookError, HookRequest, Hooks, HubDetails, LinkedHub, ProvisioningParts,
+};
 use nave_hub::{
     ConnectOptions, Connected, HostId, Hub, HubParts, Mailbox, MailboxFull, NoPeers, Platform, Presented, Provisioning,
     Session, Subscriptions, ToDevice,
@@ -38,18 +43,50 @@ pub(crate) struct World {
     pub(crate) simulation: Simulation,
     pub(crate) env: Arc<SimEnv>,
     pub(crate) platform: Arc<Platform>,
+    pub(crate) hooks: Arc<ScriptedHooks>,
+    store: Arc<SimStore>,
     surface: Surface,
     admin: Admin,
     /// Why the process is not ready.
     pub(crate) unready: Arc<Mutex<Vec<String>>>,
 }
 
+/// Web hooks that answer what they were told to, in this order, and remember what they were asked.
+#[derive(Default)]
+pub(crate) struct ScriptedHooks {
+    pub(crate) answers: Mutex<VecDeque<Result<HookAnswer, HookError>>>,
+    pub(crate) asked: Mutex<Vec<HookRequest>>,
+}
+
+impl HookClient for ScriptedHooks {
+    fn post(&self, request: &HookRequest) -> Result<HookAnswer, HookError> {
+        self.asked.lock().unwrap().push(request.clone());
+        self.answers.lock().unwrap().pop_front().expect("an answer for every call")
+    }
+}
+
 impl World {
     pub(crate) fn new() -> Self {
+        Self::trusting(Vec::new())
+    }
+
+    /// A world in which allocation policies are signed by one of these keys, if there are any.
+    pub(crate) fn trusting(trusted_keys: Vec<TrustedKey>) -> Self {
         let simulation = Simulation::new(7, Timestamp::from_unix_seconds(1_790_000_000));
+        let disk: SharedEnv = simulation.host();
+        let store = Arc::new(SimStore::new(disk, Duration::from_millis(1)));
+        Self::build(simulation, store, trusted_keys)
+    }
+
+    /// What a process finds that starts after the one of `earlier`.
+    pub(crate) fn after(earlier: &Self) -> Self {
+        earlier.env.crash();
+        Self::build(earlier.simulation.clone(), Arc::clone(&earlier.store), Vec::new())
+    }
+
+    fn build(simulation: Simulation, store: Arc<SimStore>, trusted_keys: Vec<TrustedKey>) -> Self {
         let env = simulation.host();
         let shared: SharedEnv = Arc::clone(&env) as SharedEnv;
-        let store = Arc::new(SimStore::new(Arc::clone(&shared), Duration::from_millis(1)));
         let hub = |name: &str, aliases: &[&str]| {
             Arc::new(Hub::new(HubParts {
                 env: Arc::clone(&shared),
@@ -71,8 +108,24 @@ impl World {
             allocation_weight: None,
             apply_allocation_policy: true,
             latency_ms: None,
+            details: HubDetails::default(),
         });
-        let provisioning = Arc::new(Provisioning::new(ProvisioningParts {
+        let hooks = Arc::new(ScriptedHooks::default());
+        let clock = Arc::clone(&env);
+        let custom = CustomAllocation {
+            policies: PoliciesParts {
+                engine: Arc::new(PluginEngine::new(None, Arc::new(move || clock.monotonic().since_start()))),
+                calls: Arc::new(Pool::inline()),
+                loads: Arc::new(Pool::inline()),
+                trusted_keys,
+            },
+            hooks: Hooks {
+                client: Arc::clone(&hooks) as _,
+                pool: Arc::new(Pool::inline()),
+                allow_loopback_http: false,
+            },
+        };
+        let provisioning = Provisioning::new(ProvisioningParts {
             env: Arc::clone(&shared),
             store: Arc::clone(&store) as _,
             functions: Arc::clone(&FUNCTIONS),
@@ -82,7 +135,8 @@ impl World {
             policies: default_dps_policies(|buffer| env.fill_random(buffer)).unwrap(),
             default_policy: "hashed".to_owned(),
             hubs: linked.collect(),
-        }));
+        });
+        let provisioning = Arc::new(provisioning.with_custom_allocation(custom));
         let platform = Arc::new(Platform::new(shared, hubs, provisioning));
         simulation.run(platform.recover()).unwrap().unwrap();
         let surface = Surface::new(Arc::clone(&platform));
@@ -91,7 +145,7 @@ impl World {
         let readiness = Box::new(move || reasons.lock().unwrap().clone());
         let admin = Admin::new(Arc::clone(&platform), ADMIN_TOKEN)
             .with_monitoring(Monitoring { readiness, ..Monitoring::default() });
-        Self { simulation, env, platform, surface, admin, unready }
+        Self { simulation, env, platform, hooks, store, surface, admin, unready }
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -252,6 +306,11 @@ impl Ask<'_> {
 
     pub(crate) fn text(mut self, body: &str) -> Self {
         self.body = Body::from_bytes(body.to_owned());
+        self
+    }
+
+    pub(crate) fn bytes(mut self, body: Vec<u8>) -> Self {
+        self.body = Body::from_bytes(body);
         self
     }
 

@@ -1,19 +1,28 @@
-//! Asking an allocation policy for a hub.
+//! Asking an allocation policy for a hub: a built-in one, a component of the operator's, or a web hook.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nave_engine::allocation::{Assignment, Fact, Hub as PolicyHub, Outcome as PolicyOutcome, Request as PolicyRequest};
 use nave_engine::provisioning::{
-    Allocation, AllocationFailure, Choice, FailureCause, LinkedHub as WitLinkedHub, Outcome, PolicyChoice,
+    Allocation, AllocationFailure, Choice, Decision, FailureCause, LinkedHub as WitLinkedHub, Outcome, PolicyChoice,
+    Webhook as WitWebhook,
 };
-use nave_model::EnrollmentKind;
+use nave_model::{AllocationPolicyReference, EnrollmentKind, RegistrationRecord};
 use serde_json::{Value, json};
 
 use super::attest::{Attested, DeviceCredentials};
 use super::register::Attempt;
-use super::{Provisioning, view};
+use super::{Provisioning, hook, view};
 use crate::error::HubError;
 use crate::hub::Hub;
+use crate::policy::{Answer, Counted, Ticket};
+
+/// The policies that the built-in component has.
+const BUILT_IN: [&str; 3] = ["hashed", "geoLatency", "static"];
+
+/// What a policy of the operator's is called in its request.
+const CUSTOM: &str = "custom";
 
 /// A hub that devices may be assigned to.
 #[derive(Clone)]
@@ -26,6 +35,19 @@ pub struct LinkedHub {
     pub apply_allocation_policy: bool,
     /// Round-trip time between the devices of this installation and the hub, in milliseconds, for `geoLatency`.
     pub latency_ms: Option<f64>,
+    /// What policies are told about it besides.
+    pub details: HubDetails,
+}
+
+/// What the operator says about a hub, for allocation policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HubDetails {
+    /// Devices that it shall hold at most.
+    pub capacity: Option<u64>,
+    /// Where it is.
+    pub location: Option<String>,
+    /// Anything else.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl LinkedHub {
@@ -36,45 +58,173 @@ impl LinkedHub {
             apply_allocation_policy: self.apply_allocation_policy,
         }
     }
+
+    /// By the names that `nave:allocation` documents.
+    fn facts(&self, devices: Option<u64>) -> Vec<Fact> {
+        let details = &self.details;
+        let labels = Some(&details.labels).filter(|labels| !labels.is_empty());
+        let facts = [
+            ("latency-ms", self.latency_ms.map(|latency| json!(latency))),
+            ("device-count", devices.map(|devices| json!(devices))),
+            ("capacity", details.capacity.map(|capacity| json!(capacity))),
+            ("location", details.location.as_ref().map(|location| json!(location))),
+            ("labels", labels.map(|labels| json!(labels))),
+        ];
+        facts.into_iter().filter_map(|(name, value)| Some(fact(name, &value?))).collect()
+    }
+}
+
+/// What came of asking, and which policy of the operator's was asked.
+pub(super) struct Allocated {
+    pub(super) outcome: Outcome,
+    pub(super) decider: Option<(Ticket, Counted)>,
+}
+
+impl From<Outcome> for Allocated {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, decider: None }
+    }
 }
 
 impl Provisioning {
     /// Obtains the outcome of `allocation`.
-    pub(crate) fn allocate(
+    pub(super) async fn allocate(
         &self,
         allocation: &Allocation,
         attempt: &Attempt,
         attested: &Attested,
-    ) -> Result<Outcome, HubError> {
+        registration: Option<&RegistrationRecord>,
+    ) -> Result<Allocated, HubError> {
         match &allocation.policy {
-            PolicyChoice::Builtin(name) => self.ask_builtin(name, allocation, attempt, attested),
-            PolicyChoice::Custom(webhook) => Ok(Outcome::Failed(AllocationFailure {
-                cause: FailureCause::Unavailable,
-                // Not the whole address: its query is where the key of the web hook is.
-                log: format!(
-                    "custom allocation policies are not available in this release ({})",
-                    webhook.url.split('?').next().unwrap_or_default()
-                ),
-            })),
+            PolicyChoice::Builtin(name) => {
+                let request = self.policy_request(name, allocation, attempt, attested, registration);
+                Ok(self.ask_builtin(&request)?.into())
+            }
+            PolicyChoice::Custom(webhook) => {
+                self.ask_custom(webhook, allocation, attempt, attested, registration).await
+            }
         }
     }
 
-    fn ask_builtin(
+    /// Counts what became of a decision, and says who took it.
+    pub(super) fn settle(&self, decider: Option<(Ticket, Counted)>, decision: &Decision) -> Option<String> {
+        let (ticket, counted) = decider?;
+        let counted = match (counted, decision) {
+            // The choice was not usable: an unknown hub, a twin that is too large, what is not JSON.
+            (Counted::Assigned, Decision::Failed(_)) => Counted::Failed("unusable"),
+            (counted, _) => counted,
+        };
+        if let Some(policies) = self.allocation_policies() {
+            policies.settle(&ticket, counted);
+        }
+        Some(ticket.to_string())
+    }
+
+    async fn ask_custom(
         &self,
-        name: &str,
+        webhook: &WitWebhook,
         allocation: &Allocation,
         attempt: &Attempt,
         attested: &Attested,
-    ) -> Result<Outcome, HubError> {
+        registration: Option<&RegistrationRecord>,
+    ) -> Result<Allocated, HubError> {
+        let Some((policies, hooks)) = self.allocation_policies().zip(self.hooks()) else {
+            return Ok(failed(FailureCause::Unavailable, "this service has no custom allocation".to_owned()).into());
+        };
+        let Some(enrollment) = &attested.enrollment else {
+            return Err(HubError::internal("an allocation without an enrollment"));
+        };
+        let state = registration.map(view::registration_json);
+        let document =
+            super::enrollment_json(enrollment, state.filter(|_| enrollment.kind == EnrollmentKind::Individual))?;
+        if !AllocationPolicyReference::is_meant(&webhook.url) {
+            let body = self.hook_document(allocation, attempt, attested, enrollment.kind, document);
+            return Ok(self.ask_hook(hooks, &webhook.url, &body).await.into());
+        }
+        let reference = match AllocationPolicyReference::parse(&webhook.url) {
+            Ok(reference) => reference,
+            Err(error) => return Ok(failed(FailureCause::UnknownPolicy, error.to_string()).into()),
+        };
+        let member = match enrollment.kind {
+            EnrollmentKind::Individual => "individualEnrollment",
+            EnrollmentKind::Group => "enrollmentGroup",
+        };
+        let mut request = self.policy_request(CUSTOM, allocation, attempt, attested, registration);
+        request.enrollment_json = json!({ member: document }).to_string();
+        let configuration = enrollment.webhook.as_ref().and_then(|webhook| webhook.configuration.as_ref());
+        request.config_json = configuration.map(|document| document.text().to_owned());
+        match policies.ask(&reference, request.clone()).await? {
+            Answer::Later(seconds) => Ok(Outcome::RetryAfter(seconds).into()),
+            Answer::Failed(failure) => Ok(Outcome::Failed(failure).into()),
+            Answer::Decided(outcome, ticket) => self.carry_out(*outcome, ticket, request),
+        }
+    }
+
+    /// What a policy's outcome means.
+    fn carry_out(
+        &self,
+        outcome: PolicyOutcome,
+        ticket: Ticket,
+        mut request: PolicyRequest,
+    ) -> Result<Allocated, HubError> {
+        let bad = |log: String| {
+            (failed(FailureCause::BadAnswer, format!("policy {ticket}: {log}")), Counted::Failed("unusable"))
+        };
+        let (outcome, counted) = match outcome {
+            PolicyOutcome::Assign(assignment) => (Outcome::Assigned(choice(assignment)), Counted::Assigned),
+            PolicyOutcome::Refuse(reason) => (Outcome::Refused(reason), Counted::Refused),
+            PolicyOutcome::RetryAfter(seconds) => (Outcome::RetryAfter(seconds), Counted::Postponed),
+            PolicyOutcome::UsePolicy(name) => match BUILT_IN.iter().find(|known| known.eq_ignore_ascii_case(&name)) {
+                None => bad(format!("it left the decision to `{name}`, which is no built-in policy")),
+                Some(known) => {
+                    (*known).clone_into(&mut request.policy);
+                    // A built-in policy refuses only what is configured wrongly, which is not for the device to read.
+                    match self.ask_builtin(&request)? {
+                        Outcome::Refused(reason) => {
+                            bad(format!("it left the decision to `{known}`, which says: {reason}"))
+                        }
+                        outcome => (outcome, Counted::Delegated),
+                    }
+                }
+            },
+            PolicyOutcome::Other(fact) => bad(format!("it answered with the unknown outcome `{}`", fact.name)),
+        };
+        Ok(Allocated { outcome, decider: Some((ticket, counted)) })
+    }
+
+    fn ask_builtin(&self, request: &PolicyRequest) -> Result<Outcome, HubError> {
+        let bad =
+            |log: String| failed(FailureCause::BadAnswer, format!("the built-in policy `{}` {log}", request.policy));
+        Ok(match self.functions.allocate(request)? {
+            PolicyOutcome::Assign(assignment) => Outcome::Assigned(choice(assignment)),
+            PolicyOutcome::Refuse(reason) => Outcome::Refused(reason),
+            PolicyOutcome::RetryAfter(seconds) => Outcome::RetryAfter(seconds),
+            PolicyOutcome::UsePolicy(other) => bad(format!("answered with another policy, `{other}`")),
+            PolicyOutcome::Other(fact) => bad(format!("answered with the unknown outcome `{}`", fact.name)),
+        })
+    }
+
+    /// Everything that a policy is told but the enrollment and its configuration, which built-in policies do not read.
+    fn policy_request(
+        &self,
+        policy: &str,
+        allocation: &Allocation,
+        attempt: &Attempt,
+        attested: &Attested,
+        registration: Option<&RegistrationRecord>,
+    ) -> PolicyRequest {
         let hubs = allocation.hubs.iter().map(|candidate| {
             let linked = self.hubs().iter().find(|linked| linked.hub.host_name().as_str() == candidate.name);
-            let latency = linked.and_then(|linked| linked.latency_ms);
-            let facts = latency.map(|latency| Fact { name: "latency-ms".to_owned(), json: format!("{latency}") });
-            PolicyHub { name: candidate.name.clone(), weight: candidate.weight, facts: facts.into_iter().collect() }
+            // Built-in policies do not read it, and it is not free.
+            let devices =
+                linked.filter(|_| policy == CUSTOM).and_then(|linked| self.population.of(&self.env, &linked.hub));
+            let facts = linked.map(|linked| linked.facts(devices)).unwrap_or_default();
+            PolicyHub { name: candidate.name.clone(), weight: candidate.weight, facts }
         });
-        let request = PolicyRequest {
+        let payload = registration.and_then(|record| record.payload.as_ref());
+        PolicyRequest {
             registration_id: allocation.registration_id.clone(),
-            policy: name.to_owned(),
+            policy: policy.to_owned(),
             enrollment_json: "{}".to_owned(),
             payload_json: attempt.payload.clone(),
             config_json: None,
@@ -82,32 +232,36 @@ impl Provisioning {
                 hub: current.hub.clone(),
                 device_id: Some(current.device_id.clone()),
                 initial_twin_json: None,
-                payload_json: None,
+                payload_json: payload.map(|payload| payload.text().to_owned()),
             }),
             hubs: hubs.collect(),
             unix_nanos: self.env.now().unix_nanos(),
             seed: u64::from_be_bytes(self.random()),
             facts: self.facts(attempt, attested),
-        };
-        Ok(match self.functions.allocate(&request)? {
-            PolicyOutcome::Assign(assignment) => Outcome::Assigned(Choice {
-                hub: assignment.hub,
-                device_id: assignment.device_id,
-                initial_twin_json: assignment.initial_twin_json,
-                payload_json: assignment.payload_json,
-            }),
-            PolicyOutcome::Refuse(reason) => Outcome::Refused(reason),
-            PolicyOutcome::RetryAfter(seconds) => Outcome::RetryAfter(seconds),
-            PolicyOutcome::UsePolicy(other) => Outcome::Failed(AllocationFailure {
-                cause: FailureCause::BadAnswer,
-                log: format!("the built-in policy `{name}` answered with another policy, `{other}`"),
-            }),
-            PolicyOutcome::Other(fact) => Outcome::Failed(AllocationFailure {
-                cause: FailureCause::BadAnswer,
-                log: format!("the built-in policy `{name}` answered with the unknown outcome `{}`", fact.name),
-            }),
-        })
+        }
     }
+
+    fn hook_document(
+        &self,
+        allocation: &Allocation,
+        attempt: &Attempt,
+        attested: &Attested,
+        kind: EnrollmentKind,
+        enrollment: Value,
+    ) -> Value {
+        let proof = match &attested.verdict {
+            Ok(DeviceCredentials { certificate: Some(certificate), .. }) => {
+                let info = view::certificate_info(certificate);
+                ("x509", info.map_or_else(|| json!({}), |info| json!({ "clientCertificate": info })))
+            }
+            _ => ("symmetricKey", json!({})),
+        };
+        let current = allocation.current.as_ref().map(|current| (current.hub.as_str(), current.device_id.as_str()));
+        let payload = attempt.payload.as_deref().and_then(|payload| serde_json::from_str(payload).ok());
+        let hubs: Vec<&str> = allocation.hubs.iter().map(|hub| hub.name.as_str()).collect();
+        hook::document(kind, enrollment, &allocation.registration_id, current, proof, payload, &hubs)
+    }
+
     /// What a policy is told besides, by the names that `nave:allocation` documents: how the device proved who it is, and
     /// what it asked for.
     fn facts(&self, attempt: &Attempt, attested: &Attested) -> Vec<Fact> {
@@ -127,7 +281,23 @@ impl Provisioning {
         let linked: Vec<_> = self.hubs().iter().map(|linked| linked.hub.host_name().as_str()).collect();
         let version = attempt.api_version.as_deref().map(|version| ("api-version", json!(version)));
         let facts = [proof, Some(("linked-hubs", json!(linked))), Some(("force", json!(attempt.force))), version];
-        let named = |(name, value): (&str, Value)| Fact { name: name.to_owned(), json: value.to_string() };
-        facts.into_iter().flatten().map(named).collect()
+        facts.into_iter().flatten().map(|(name, value)| fact(name, &value)).collect()
     }
+}
+
+fn fact(name: &str, value: &Value) -> Fact {
+    Fact { name: name.to_owned(), json: value.to_string() }
+}
+
+fn choice(assignment: Assignment) -> Choice {
+    Choice {
+        hub: assignment.hub,
+        device_id: assignment.device_id,
+        initial_twin_json: assignment.initial_twin_json,
+        payload_json: assignment.payload_json,
+    }
+}
+
+fn failed(cause: FailureCause, log: String) -> Outcome {
+    Outcome::Failed(AllocationFailure { cause, log })
 }

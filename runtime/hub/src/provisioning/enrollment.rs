@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use nave_auth::{ENROLLMENT_KEY_LENGTH, KeyPair, parse_certificate_text};
 use nave_model::{
-    AttestationRecord, CertificateText, DeviceId, DpsEtag, EnrollmentGroupId, EnrollmentKind, EnrollmentRecord,
-    FormatVersion, IfMatch, Json, KeyPairText, Record, RegistrationId, RegistrationRecord, Reprovision, SecretText,
-    Webhook,
+    AllocationPolicyReference, AttestationRecord, CertificateText, DeviceId, DpsEtag, EnrollmentGroupId,
+    EnrollmentKind, EnrollmentRecord, FormatVersion, IfMatch, Json, KeyPairText, Record, RegistrationId,
+    RegistrationRecord, Reprovision, SecretText, Webhook,
 };
 use nave_store::{CommitError, Expect, Guard, Put, Revision};
 
-use super::Provisioning;
+use super::{Provisioning, configuration};
 use crate::error::{ErrorCode, HubError};
 use crate::hub::{decode, put};
 use crate::registry::argument;
@@ -141,7 +141,10 @@ impl Provisioning {
             _ => {}
         }
         let (old, revision) = stored.map_or((None, None), |(record, revision)| (Some(record), Some(revision)));
-        let record = self.enrollment_record(input, id, old.as_ref())?;
+        let mut record = self.enrollment_record(input, id, old.as_ref())?;
+        if let Some(webhook) = record.webhook.take() {
+            record.webhook = Some(self.checked_webhook(webhook, old.as_ref()).await?);
+        }
         let key = self.enrollment_key(record.kind, &record.id);
         let guards = vec![Guard { key: key.clone(), expect: revision.map_or(Expect::Absent, Expect::At) }];
         match self.store.commit(guards, vec![put(key, &record)?]).await {
@@ -389,6 +392,36 @@ impl Provisioning {
             created: old.map_or(now, |old| old.created),
             updated: now,
         })
+    }
+
+    /// A custom allocation that can be carried out, as far as that can be told now: a policy may be pushed later. A
+    /// configuration that is not sent stays as it was, so that SDKs that do not know it do not lose it; null removes it.
+    async fn checked_webhook(&self, mut webhook: Webhook, old: Option<&EnrollmentRecord>) -> Result<Webhook, HubError> {
+        let Some((policies, hooks)) = self.allocation_policies().zip(self.hooks()) else {
+            return Err(argument("This provisioning service has no custom allocation."));
+        };
+        if !AllocationPolicyReference::is_meant(&webhook.url) {
+            if webhook.configuration.take().is_some_and(|document| document.text() != "null") {
+                return Err(argument("Only a policy (nave:policy/NAME) has a configuration, a web hook has none."));
+            }
+            hooks.allows(&webhook.url).map_err(|why| argument(format!("{why}.")))?;
+            return Ok(webhook);
+        }
+        let reference = AllocationPolicyReference::parse(&webhook.url)
+            .map_err(|error| argument(format!("webhookUrl: {error}.")))?;
+        let stored = old.and_then(|old| old.webhook.as_ref()).filter(|stored| stored.url == webhook.url);
+        webhook.configuration = match webhook.configuration {
+            None => stored.and_then(|stored| stored.configuration.clone()),
+            Some(document) if document.text() == "null" => None,
+            Some(document) => {
+                let schema = policies.schema(&reference).await?;
+                configuration::check(&schema, &document).map_err(|why| {
+                    argument(format!("The configuration for '{}' is not valid: {why}.", reference.name))
+                })?;
+                Some(document)
+            }
+        };
+        Ok(webhook)
     }
 
     fn attestation(

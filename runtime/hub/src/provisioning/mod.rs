@@ -3,8 +3,12 @@
 mod allocate;
 mod apply;
 mod attest;
+mod configuration;
+mod document;
 mod enrollment;
+mod hook;
 mod migrate;
+mod population;
 mod register;
 mod view;
 
@@ -23,12 +27,18 @@ use crate::error::HubError;
 use crate::hub::Hub;
 use crate::lane::Lanes;
 use crate::metrics::ProvisioningMetrics;
+use crate::policy::{Policies, PoliciesParts};
 use crate::throttle::{Limits, Operation as Limited, Throttle};
 
-pub use allocate::LinkedHub;
+pub use allocate::{HubDetails, LinkedHub};
+pub use configuration::MAX_POLICY_CONFIGURATION_BYTES;
+pub use document::{Secrets, attestation_json, enrollment_json, id_member};
 pub use enrollment::{AttestationInput, EnrollmentInput, EnrollmentPage, MAX_ENROLLMENT_GROUPS, MAX_ENROLLMENT_PAGE};
+pub use hook::{HOOK_TIME_LIMIT, HookAnswer, HookClient, HookError, HookRequest, Hooks, MAX_HOOK_ANSWER_BYTES};
 pub use register::{Attempt, Credentials, MAX_REGISTRATION_BYTES, Operation, RETRY_AFTER_SECONDS};
 pub use view::{info_json, operation_json, registration_json};
+
+pub(crate) use configuration::schema_of;
 
 /// The provisioning service's id in keys: no hub can have it, because hub ids do not begin with `$`.
 pub(crate) const OWNER: &str = "$dps";
@@ -55,6 +65,14 @@ pub struct ProvisioningParts {
     pub hubs: Vec<LinkedHub>,
 }
 
+/// What custom allocation is made of.
+pub struct CustomAllocation {
+    /// Components that run here.
+    pub policies: PoliciesParts,
+    /// Web hooks elsewhere.
+    pub hooks: Hooks,
+}
+
 /// The provisioning service.
 pub struct Provisioning {
     pub(crate) env: SharedEnv,
@@ -68,6 +86,9 @@ pub struct Provisioning {
     policies: Vec<AccessPolicy<DpsRights>>,
     default_policy: String,
     hubs: Vec<LinkedHub>,
+    /// Custom allocation, if this service has it.
+    custom: Option<(Arc<Policies>, Hooks)>,
+    population: Arc<population::Population>,
     /// Groups as they were read last; a group whose revision is unchanged is not decoded again.
     groups: Mutex<HashMap<String, (Revision, Arc<EnrollmentRecord>)>>,
     /// Operations that this process is still working on.
@@ -93,11 +114,32 @@ impl Provisioning {
             policies: parts.policies,
             default_policy: parts.default_policy,
             hubs: parts.hubs,
+            custom: None,
+            population: Arc::default(),
             groups: Mutex::default(),
             running: Mutex::default(),
             metrics: ProvisioningMetrics::default(),
             throttle: Throttle::default(),
         }
+    }
+
+    /// The same service with custom allocation. Without it, enrollments cannot name a custom policy.
+    #[must_use]
+    pub fn with_custom_allocation(mut self, custom: CustomAllocation) -> Self {
+        let (env, store) = (Arc::clone(&self.env), Arc::clone(&self.store));
+        let policies = Policies::new(env, store, self.keys.clone(), custom.policies);
+        self.custom = Some((Arc::new(policies), custom.hooks));
+        self
+    }
+
+    /// The custom allocation policies, if this service has custom allocation.
+    pub fn allocation_policies(&self) -> Option<&Arc<Policies>> {
+        self.custom.as_ref().map(|(policies, _)| policies)
+    }
+
+    /// How web hooks are called, if this service has custom allocation.
+    pub(crate) fn hooks(&self) -> Option<&Hooks> {
+        self.custom.as_ref().map(|(_, hooks)| hooks)
     }
 
     /// What devices name the service by.

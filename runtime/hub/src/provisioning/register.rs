@@ -35,6 +35,9 @@ pub const MAX_REGISTRATION_BYTES: usize = 96 << 10;
 /// How often a policy may answer "later" before the registration fails.
 const MAX_RETRIES: u32 = 60;
 
+/// Most registrations that wait for a policy to be asked again; more are told to come back. Each is a task in memory.
+const MAX_POSTPONED: usize = 20_000;
+
 /// What a device presented. Its `Debug` output has no secrets.
 #[derive(Clone, Default)]
 pub struct Credentials {
@@ -203,11 +206,14 @@ impl Provisioning {
             return Box::pin(self.attempt(id, attempt, proof, operation_id, retries)).await;
         }
         let request = self.request(attempt, proof, &attested, current.as_ref().map(|(record, _)| record));
-        let decision = match self.functions.begin_registration(&request)? {
-            Step::Done(decision) => decision,
+        let (decision, decider) = match self.functions.begin_registration(&request)? {
+            Step::Done(decision) => (decision, None),
             Step::Allocate(allocation) => {
-                let outcome = self.allocate(&allocation, attempt, &attested)?;
-                self.functions.complete_registration(&request, &outcome)?
+                let registration = current.as_ref().map(|(record, _)| record);
+                let allocated = self.allocate(&allocation, attempt, &attested, registration).await?;
+                let decision = self.functions.complete_registration(&request, &allocated.outcome)?;
+                let decider = self.settle(allocated.decider, &decision);
+                (decision, decider)
             }
         };
         let context =
@@ -243,12 +249,17 @@ impl Provisioning {
                 Ok(Operation { id: operation_id.to_owned(), state: record, retry_after: None })
             }
             Decision::Failed(error) => {
-                tracing::warn!(registration = %id, code = error.code, detail = %error.log, "registration failed");
+                let policy = decider.as_deref();
+                tracing::warn!(registration = %id, code = error.code, policy, detail = %error.log, "registration failed");
                 let mut record = self.record(&context, RegistrationStatus::Failed)?;
                 record.error_code = Some(error.code);
                 record.error_message = Some(error.message);
                 self.commit_registration(&context, &record).await?;
                 Ok(Operation { id: operation_id.to_owned(), state: record, retry_after: None })
+            }
+            Decision::RetryAfter(_) if self.running.lock().len() >= MAX_POSTPONED => {
+                let message = "Too many registrations wait for their allocation policies: try again later.";
+                Err(HubError::new(ErrorCode::ThrottlingBacklogTimeout, message))
             }
             Decision::RetryAfter(seconds) if retries < MAX_RETRIES => {
                 let record = self.record(&context, RegistrationStatus::Assigning)?;

@@ -119,13 +119,16 @@ pub struct Reprovision {
 
 /// A custom allocation policy. The query of the address, which may hold the key of the web hook, is not in its `Debug`
 /// output.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Webhook {
     /// Where it is: `https://…`, or `nave:policy/NAME[@VERSION]`.
     pub url: String,
     /// The version of its contract.
     pub api_version: String,
+    /// The configuration of a `nave:policy` for this enrollment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Json>,
 }
 
 impl std::fmt::Debug for Webhook {

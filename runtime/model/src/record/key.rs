@@ -165,6 +165,26 @@ impl Keys {
         format!("{}{}/", self.prefix_of("member"), escape_key_part(group_id))
     }
 
+    /// The key of a custom allocation policy.
+    pub fn policy(&self, name: &str) -> String {
+        self.key("policy", name)
+    }
+
+    /// The prefix of all custom allocation policies.
+    pub fn policies(&self) -> String {
+        self.prefix_of("policy")
+    }
+
+    /// The key of a piece of a component.
+    pub fn component(&self, digest: &str, number: usize) -> String {
+        self.key("component", &format!("{digest}.{number:04}"))
+    }
+
+    /// The prefix of all pieces of all components.
+    pub fn components(&self) -> String {
+        self.prefix_of("component")
+    }
+
     /// The key of a document of which an owner has one, such as its settings.
     pub fn single(&self, name: &str) -> String {
         self.key("single", name)

@@ -7,6 +7,7 @@
 //!
 //! Every host of the functions uses these definitions, so they read and write each other's state.
 
+mod allocation_policy;
 mod device;
 mod enrollment;
 mod key;
@@ -17,6 +18,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use allocation_policy::{
+    AllocationPolicyRecord, CanaryRecord, PolicyLimitsRecord, PolicyVersionRecord, ReturnRecord,
+};
 pub use device::{
     Authentication, DeviceRecord, DeviceStatus, KeyPairText, OutboxEntry, SectionRecord, SessionRecord, ThumbprintPair,
     TwinRecord,

@@ -139,6 +139,16 @@ impl Http {
         Ok(response.headers().get(answer).and_then(|value| value.to_str().ok()).map(str::to_owned))
     }
 
+    /// Puts bytes, which are no JSON, and reads the answer.
+    pub(crate) fn upload(&self, path: &str, headers: &[(&str, &str)], bytes: Vec<u8>) -> Result<Value, Failure> {
+        let request = self.request("PUT", path, headers)?.body(bytes).map_err(Failure::usage)?;
+        let mut response = self.answered(self.agent.run(request))?;
+        let text = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string();
+        let text = text.map_err(|error| self.unreachable(&error))?;
+        serde_json::from_str(&text)
+            .map_err(|error| Failure::runtime(format_args!("{} did not answer in JSON: {error}", self.whom)))
+    }
+
     /// Sends a GET request and leaves the answer to be read as it comes.
     pub(crate) fn stream(&self, path: &str) -> Result<impl Read + use<>, Failure> {
         Ok(self.exchange(Method::Get, path, &[], None)?.into_body().into_reader())
@@ -151,22 +161,14 @@ impl Http {
         headers: &[(&str, &str)],
         body: Option<(&str, Vec<u8>)>,
     ) -> Result<ureq::http::Response<ureq::Body>, Failure> {
-        let separator = if path.contains('?') { '&' } else { '?' };
-        let version = self.api_version.map_or_else(String::new, |version| format!("{separator}api-version={version}"));
-        let url = format!("{}{path}{version}", self.base);
-        let mut request = ureq::http::Request::builder()
-            .method(match method {
-                Method::Get => "GET",
-                Method::Put => "PUT",
-                Method::Post => "POST",
-                Method::Patch => "PATCH",
-                Method::Delete => "DELETE",
-            })
-            .uri(&url)
-            .header("authorization", self.authorization.header()?);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
+        let method = match method {
+            Method::Get => "GET",
+            Method::Put => "PUT",
+            Method::Post => "POST",
+            Method::Patch => "PATCH",
+            Method::Delete => "DELETE",
+        };
+        let request = self.request(method, path, headers)?;
         let result = match body {
             Some((kind, bytes)) => {
                 let request = request.header("content-type", kind).body(bytes);
@@ -174,6 +176,32 @@ impl Http {
             }
             None => self.agent.run(request.body(()).map_err(Failure::usage)?),
         };
+        self.answered(result)
+    }
+
+    fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<ureq::http::request::Builder, Failure> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let version = self.api_version.map_or_else(String::new, |version| format!("{separator}api-version={version}"));
+        let url = format!("{}{path}{version}", self.base);
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(&url)
+            .header("authorization", self.authorization.header()?);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Ok(request)
+    }
+
+    fn answered(
+        &self,
+        result: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<ureq::http::Response<ureq::Body>, Failure> {
         let mut response = result.map_err(|error| self.unreachable(&error))?;
         let status = response.status().as_u16();
         if (200..300).contains(&status) {

@@ -21,6 +21,7 @@ Examples:
   nave enrollment create fleet --group --certificate signer.pem     a group, its signing certificate
   nave enrollment create fleet --group --ca-name factory-ca         a group, a CA of `nave ca --provisioning`
   nave enrollment create a --group --policy static --assign-to hub2.nave.test --initial-twin '{\"tags\":{\"line\":7}}'
+  nave enrollment create b --group --webhook nave:policy/by-site --configuration '{\"region\":\"north\"}'
   nave enrollment show line-7 --group --keys
   nave enrollment list --group")]
 pub(crate) struct EnrollmentArgs {
@@ -100,6 +101,12 @@ struct Create {
     /// How the hub is chosen [default: as the service is configured].
     #[arg(long, value_enum)]
     policy: Option<Policy>,
+    /// The policy of your own: nave:policy/NAME, nave:policy/NAME@VERSION, or the https:// address of a web hook.
+    #[arg(long, value_name = "ADDRESS")]
+    webhook: Option<String>,
+    /// What the policy is told for this enrollment, if it can be configured: an argument, @FILE, or -.
+    #[arg(long, value_name = "JSON", requires = "webhook")]
+    configuration: Option<String>,
     /// Host name of a hub that may be chosen; several times for several [default: all].
     #[arg(long = "assign-to", value_name = "HOST")]
     hubs: Vec<String>,
@@ -120,6 +127,8 @@ enum Policy {
     #[value(name = "geoLatency", alias = "geo-latency")]
     GeoLatency,
     Static,
+    /// As --webhook says.
+    Custom,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -219,8 +228,20 @@ fn document(create: &Create) -> Result<Value, Failure> {
             Policy::Hashed => "hashed",
             Policy::GeoLatency => "geoLatency",
             Policy::Static => "static",
+            Policy::Custom => "custom",
         };
         put("allocationPolicy", json!(name));
+    }
+    if let Some(url) = &create.webhook {
+        // A web hook without the policy that uses it is not what anybody means.
+        if create.policy.is_none() {
+            put("allocationPolicy", json!("custom"));
+        }
+        let mut definition = json!({ "webhookUrl": url, "apiVersion": "2021-10-01" });
+        if let (Some(configuration), Some(members)) = (&create.configuration, definition.as_object_mut()) {
+            members.insert("configuration".to_owned(), json(configuration)?);
+        }
+        put("customAllocationDefinition", definition);
     }
     if !create.hubs.is_empty() {
         put("iotHubs", json!(create.hubs));

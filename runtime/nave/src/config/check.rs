@@ -1,17 +1,20 @@
 //! From what is written to what is meant: defaults, precedence, and every rule that can be checked before the start.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use nave_engine::Source as Functions;
+use nave_hub::policy::TrustedKey;
+use nave_hub::provisioning::HubDetails;
 use nave_hub::{CloudToDeviceSettings, MAX_TIME_TO_LIVE, MIN_TIME_TO_LIVE, RoutingConfig};
 use nave_log::{DEFAULT_PARTITIONS, MAX_PARTITIONS};
 use nave_model::{HostName, HubId, HubName, IdScope};
 use nave_routing::{EndpointName, Enrichment, Route, RouteName, Source};
 
-use super::file::{CloudToDeviceSection, File, HubSection, ProvisioningSection, TlsSection};
+use super::file::{CloudToDeviceSection, File, HubSection, PolicyKeySection, ProvisioningSection, TlsSection};
 use super::throttle::HubThrottleSection;
 use super::{
     AllocationPolicy, Config, ConfigError, HubConfig, Listen, Overrides, ProvisioningConfig, TlsFiles, closest,
@@ -33,13 +36,23 @@ const MAX_RETENTION_HOURS: u64 = 10 * 366 * 24;
 /// Largest retention by size that can be asked for: 1 PiB.
 const MAX_RETENTION_MIB: u64 = 1 << 30;
 
+/// Most threads for allocation policies; more than a machine has cores serve nothing.
+const MAX_POLICY_THREADS: usize = 64;
+
+/// Most trusted keys: an upload may have to try all of them.
+const MAX_POLICY_KEYS: usize = 16;
+
+/// Most labels of a hub, and longest label, location and their parts, in bytes: they are part of every request to a policy.
+const MAX_HUB_LABELS: usize = 32;
+const MAX_HUB_TEXT: usize = 256;
+
 const LOCALHOST: &str = "localhost";
 const MQTTS_PORT: u16 = 8883;
 const HTTPS_PORT: u16 = 443;
 
 pub(super) fn check(file: File, base: &Path, overrides: Overrides) -> Result<Config, ConfigError> {
     let hubs = hubs(file.hub)?;
-    let provisioning = provisioning(file.provisioning, overrides.id_scope, &hubs)?;
+    let provisioning = provisioning(file.provisioning, base, overrides.id_scope, &hubs)?;
     distinct_names(&hubs)?;
     let tls = tls(file.tls, base, overrides.tls_certificate, overrides.tls_key)?;
     let workers = overrides.workers.or(file.workers);
@@ -86,6 +99,9 @@ fn hubs(mut sections: Vec<HubSection>) -> Result<Vec<HubConfig>, ConfigError> {
             allocation_weight: None,
             apply_allocation_policy: None,
             latency_ms: None,
+            capacity: None,
+            location: None,
+            labels: BTreeMap::new(),
             fallback_route: None,
             throttle: HubThrottleSection::default(),
             cloud_to_device: CloudToDeviceSection::default(),
@@ -135,6 +151,18 @@ fn hub(section: HubSection) -> Result<HubConfig, ConfigError> {
         return Err(value(place("latency_ms"), "a latency is a number of milliseconds from 0"));
     }
     let cloud_to_device = cloud_to_device(&section.cloud_to_device, |key| place(&format!("cloud_to_device.{key}")))?;
+    let texts = section.labels.iter().flat_map(|(name, label)| [name, label]).chain(&section.location);
+    if section.labels.len() > MAX_HUB_LABELS || texts.into_iter().any(|text| text.len() > MAX_HUB_TEXT) {
+        return Err(value(
+            place("labels"),
+            format!("there are at most {MAX_HUB_LABELS} labels, and no text has more than {MAX_HUB_TEXT} bytes"),
+        ));
+    }
+    let details = HubDetails {
+        capacity: within(&place("capacity"), section.capacity, 1..=u64::MAX)?,
+        location: section.location,
+        labels: section.labels,
+    };
     let routing = RoutingConfig {
         routes: section
             .route
@@ -174,6 +202,7 @@ fn hub(section: HubSection) -> Result<HubConfig, ConfigError> {
         apply_allocation_policy: section.apply_allocation_policy.unwrap_or(true),
         latency_ms,
         cloud_to_device,
+        details,
         routing,
         throttle: section.throttle.throttle(place)?,
         name,
@@ -234,6 +263,7 @@ fn distinct_names(hubs: &[HubConfig]) -> Result<(), ConfigError> {
 
 fn provisioning(
     section: ProvisioningSection,
+    base: &Path,
     id_scope: Option<String>,
     hubs: &[HubConfig],
 ) -> Result<ProvisioningConfig, ConfigError> {
@@ -277,7 +307,22 @@ fn provisioning(
         .unwrap_or(AllocationPolicy::Hashed),
         linked_hubs,
         throttle: section.throttle.throttle()?,
+        policy_threads: within(&place("policy_threads"), section.policy_threads, 1..=MAX_POLICY_THREADS)?.unwrap_or(1),
+        policy_keys: policy_keys(&section.policy_key)?,
+        allow_loopback_webhooks: section.allow_loopback_webhooks.unwrap_or(false),
+        webhook_ca: section.webhook_ca.map(|path| base.join(path)),
     })
+}
+
+fn policy_keys(sections: &[PolicyKeySection]) -> Result<Vec<TrustedKey>, ConfigError> {
+    if sections.len() > MAX_POLICY_KEYS {
+        return Err(value("provisioning.policy_key", format!("at most {MAX_POLICY_KEYS} keys can be trusted")));
+    }
+    let key = |section: &PolicyKeySection| {
+        let place = format!("provisioning.policy_key `{}`", section.name);
+        TrustedKey::parse(&section.name, &section.public_key).map_err(|error| value(place, error.to_string()))
+    };
+    sections.iter().map(key).collect()
 }
 
 fn tls(
@@ -427,6 +472,12 @@ mod tests {
             ("[listen]\nadmin = \"0.0.0.0:80\"".to_owned(), "stays on this machine"),
             ("[tls]\nkey = \"k\"".to_owned(), "tls.certificate: "),
             ("[provisioning]\nid_scope = \"x\"".to_owned(), "provisioning.id_scope: `x`"),
+            ("[provisioning]\npolicy_threads = 0".to_owned(), "0 is not within 1 to 64"),
+            (
+                "[[provisioning.policy_key]]\nname = \"r\"\npublic_key = \"x\"".to_owned(),
+                "provisioning.policy_key `r`: is no Ed25519 public key",
+            ),
+            (hub("capacity = 0"), "hub `h`, capacity: 0 is not within"),
             ("[provisioning]\nallocation_policy = \"custom\"".to_owned(), "is none of hashed, geoLatency, static"),
         ] {
             let error = error(&text);

@@ -119,6 +119,17 @@ pub(crate) fn entries(config: &Config, written: &Written, sources: &Sources) -> 
     for (key, value) in &provisioning.throttle.keys {
         list.add(&format!("provisioning.throttle.{key}"), value.clone(), Restart);
     }
+    list.add("provisioning.policy_threads", json!(provisioning.policy_threads), Restart);
+    list.add("provisioning.allow_loopback_webhooks", json!(provisioning.allow_loopback_webhooks), Restart);
+    list.add("provisioning.webhook_ca", path(&provisioning.webhook_ca), Restart);
+    for (index, key) in provisioning.policy_keys.iter().enumerate() {
+        let mut add = |name: &str, value: Value| {
+            let shown = format!("provisioning.policy_key.{}.{name}", key.name);
+            list.add_at(shown, &format!("provisioning.policy_key[{index}].{name}"), value, Restart);
+        };
+        add("name", json!(key.name));
+        add("public_key", json!(key.base64()));
+    }
     list.entries
 }
 
@@ -138,6 +149,10 @@ fn hub_entries(list: &mut List<'_>, index: usize, hub: &HubConfig) {
     add("allocation_weight", hub.allocation_weight.map_or(Value::Null, |weight| json!(weight)), Restart);
     add("apply_allocation_policy", json!(hub.apply_allocation_policy), Restart);
     add("latency_ms", hub.latency_ms.map_or(Value::Null, |latency| json!(latency)), Restart);
+    let details = &hub.details;
+    add("capacity", details.capacity.map_or(Value::Null, |capacity| json!(capacity)), Restart);
+    add("location", details.location.as_ref().map_or(Value::Null, |location| json!(location)), Restart);
+    add("labels", json!(details.labels), Restart);
     add("fallback_route", json!(hub.routing.fallback), Reload);
     for (key, value) in &hub.throttle.keys {
         add(&format!("throttle.{key}"), value.clone(), Restart);
@@ -220,6 +235,7 @@ mod tests {
                 let sections: Vec<&str> = match &*parts {
                     ["hub", _] => vec!["hub"],
                     ["hub", _, inner] | ["hub", _, inner, _] => vec!["hub", inner],
+                    ["provisioning", "policy_key", _] => vec!["provisioning", "policy_key"],
                     other => other.to_vec(),
                 };
                 last == key && sections.join(".") == section

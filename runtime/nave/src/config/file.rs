@@ -1,5 +1,6 @@
 //! The configuration file as it is written: every key optional, nothing interpreted yet.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -82,6 +83,10 @@ pub(super) struct HubSection {
     pub(super) allocation_weight: Option<u32>,
     pub(super) apply_allocation_policy: Option<bool>,
     pub(super) latency_ms: Option<f64>,
+    pub(super) capacity: Option<u64>,
+    pub(super) location: Option<String>,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
     pub(super) fallback_route: Option<bool>,
     #[serde(default)]
     pub(super) throttle: HubThrottleSection,
@@ -135,6 +140,18 @@ pub(super) struct ProvisioningSection {
     pub(super) allocation_policy: Option<String>,
     pub(super) linked_hubs: Option<Vec<String>>,
     pub(super) throttle: ProvisioningThrottleSection,
+    pub(super) policy_threads: Option<usize>,
+    pub(super) allow_loopback_webhooks: Option<bool>,
+    pub(super) webhook_ca: Option<PathBuf>,
+    pub(super) policy_key: Vec<PolicyKeySection>,
+}
+
+/// `[[provisioning.policy_key]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyKeySection {
+    pub(super) name: String,
+    pub(super) public_key: String,
 }
 
 impl File {
@@ -190,6 +207,9 @@ pub(super) mod tests {
         allocation_weight = 1
         apply_allocation_policy = true
         latency_ms = 1.5
+        capacity = 1000
+        location = "plant-7"
+        labels = { tier = "gold" }
         fallback_route = false
         [hub.throttle]
         tier = "S1"
@@ -225,11 +245,17 @@ pub(super) mod tests {
         id_scope = "0ne1"
         allocation_policy = "hashed"
         linked_hubs = ["hub1"]
+        policy_threads = 2
+        allow_loopback_webhooks = true
+        webhook_ca = "ca.pem"
         [provisioning.throttle]
         standard = true
         registrations_per_minute = 1
         requests_per_minute = 1
         device_polls_per_minute = 1
+        [[provisioning.policy_key]]
+        name = "release"
+        public_key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
     "#;
 
     #[test]

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nave_engine::Source;
+use nave_hub::policy::TrustedKey;
+use nave_hub::provisioning::HubDetails;
 use nave_hub::{CloudToDeviceSettings, RoutingConfig};
 use nave_model::{HostName, HubId, HubName, IdScope};
 
@@ -94,6 +96,8 @@ pub(crate) struct HubConfig {
     pub(crate) latency_ms: Option<f64>,
     /// Cloud-to-device messages.
     pub(crate) cloud_to_device: CloudToDeviceSettings,
+    /// What allocation policies are told about it besides.
+    pub(crate) details: HubDetails,
     /// Routes, fallback and enrichments.
     pub(crate) routing: RoutingConfig,
     /// Rates.
@@ -115,6 +119,14 @@ pub(crate) struct ProvisioningConfig {
     pub(crate) linked_hubs: Vec<usize>,
     /// Rates.
     pub(crate) throttle: Throttle,
+    /// Threads that run allocation policies.
+    pub(crate) policy_threads: usize,
+    /// Keys that sign allocation policies; without any, signatures are not asked for.
+    pub(crate) policy_keys: Vec<TrustedKey>,
+    /// Whether web hooks on this machine may be named without TLS.
+    pub(crate) allow_loopback_webhooks: bool,
+    /// Whom web hooks are trusted by, PEM; `None` for the authorities of the system.
+    pub(crate) webhook_ca: Option<PathBuf>,
 }
 
 /// A built-in policy that a service may have as its default.

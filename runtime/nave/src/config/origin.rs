@@ -55,7 +55,11 @@ impl Written {
             let name: &str = key.get_ref();
             let place = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
             match value.get_ref() {
-                DeValue::Table(inner) => self.table(text, &place, inner),
+                DeValue::Table(inner) => {
+                    self.table(text, &place, inner);
+                    // The table itself is a value where its keys are the operator's own (labels).
+                    self.0.insert(place, line_of(text, key.span().start));
+                }
                 DeValue::Array(items) if items.iter().any(|item| item.get_ref().as_table().is_some()) => {
                     for (index, item) in items.iter().enumerate() {
                         if let Some(inner) = item.get_ref().as_table() {

@@ -39,9 +39,12 @@ const HUB: Section = Section {
         "aliases",
         "allocation_weight",
         "apply_allocation_policy",
+        "capacity",
         "fallback_route",
         "host_name",
+        "labels",
         "latency_ms",
+        "location",
         "name",
         "partitions",
         "retention_hours",
@@ -72,9 +75,20 @@ const ROUTE: Section =
 const ENRICHMENT: Section = Section { title: "[[hub.enrichment]]", keys: &["endpoints", "key", "value"], tables: &[] };
 const PROVISIONING: Section = Section {
     title: "[provisioning]",
-    keys: &["aliases", "allocation_policy", "host_name", "id_scope", "linked_hubs"],
-    tables: &[("throttle", &PROVISIONING_THROTTLE)],
+    keys: &[
+        "aliases",
+        "allocation_policy",
+        "allow_loopback_webhooks",
+        "host_name",
+        "id_scope",
+        "linked_hubs",
+        "policy_threads",
+        "webhook_ca",
+    ],
+    tables: &[("policy_key", &POLICY_KEY), ("throttle", &PROVISIONING_THROTTLE)],
 };
+const POLICY_KEY: Section =
+    Section { title: "[[provisioning.policy_key]]", keys: &["name", "public_key"], tables: &[] };
 const PROVISIONING_THROTTLE: Section =
     Section { title: "[provisioning.throttle]", keys: ProvisioningThrottleSection::KEYS, tables: &[] };
 

@@ -3,11 +3,13 @@
 mod banner;
 mod certificates;
 mod directory;
+mod hook;
 mod listeners;
 mod monitoring;
 mod notify;
 mod operator;
 mod platform;
+mod plugins;
 mod reload;
 mod renewal;
 mod settings;
@@ -126,6 +128,7 @@ struct Running {
     process: Arc<operator::Process>,
     ready: ready::Ready,
     env: Arc<RealEnv>,
+    plugins: plugins::Plugins,
     ticker: Ticker,
     functions: Arc<Functions>,
     parts: platform::Parts,
@@ -154,8 +157,15 @@ fn start(
         (join(engine), join(storage), identity)
     });
     let ((engine, functions), storage, identity) = (engine?, storage?, identity?);
-    let ticker = Ticker::start(move || engine.tick()).map_err(Failure::runtime)?;
-    let parts = platform::Parts::build(config, &settings, storage, Arc::clone(&functions), shared)?;
+    let plugins = plugins::Plugins::start(config, data, env)?;
+    let policies = plugins.engine();
+    let tick = move || {
+        engine.tick();
+        policies.tick();
+    };
+    let ticker = Ticker::start(tick).map_err(Failure::runtime)?;
+    let custom = plugins.custom_allocation(config)?;
+    let parts = platform::Parts::build(config, &settings, storage, Arc::clone(&functions), custom, shared)?;
     block_on(parts.platform.recover())?.map_err(|error| {
         Failure::runtime(format_args!("the state in {} cannot be read: {error}", data.path().display()))
     })?;
@@ -173,7 +183,7 @@ fn start(
     let ready = listeners::describe(config, &settings, &parts.platform, &identity, &open)?;
     ready.write(data.path()).map_err(|error| data.explain(&error))?;
     banner::print(config, &ready, &identity, data);
-    Ok(Running { server, open, process, ready, env: Arc::clone(env), ticker, functions, parts, stopping })
+    Ok(Running { server, open, process, ready, env: Arc::clone(env), plugins, ticker, functions, parts, stopping })
 }
 
 impl Running {
@@ -185,6 +195,7 @@ impl Running {
         self.stopping.begin();
         self.parts.platform.close_sessions();
         self.server.shutdown(GRACE);
+        self.plugins.stop();
         drop(self.ticker);
         self.parts.close();
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nave_engine::Functions;
 use nave_env::SharedEnv;
-use nave_hub::provisioning::{LinkedHub, ProvisioningParts};
+use nave_hub::provisioning::{CustomAllocation, LinkedHub, ProvisioningParts};
 use nave_hub::{HostId, Hub, HubParts, NoPeers, Platform, Provisioning};
 use nave_log::{FileLog, Log};
 use nave_metrics::{Collect, Page};
@@ -85,6 +85,7 @@ impl Parts {
         settings: &Settings,
         storage: Storage,
         functions: Arc<Functions>,
+        custom: CustomAllocation,
         env: &SharedEnv,
     ) -> Result<Self, Failure> {
         functions.measure(env);
@@ -121,6 +122,7 @@ impl Parts {
                 allocation_weight: hub_config.allocation_weight,
                 apply_allocation_policy: hub_config.apply_allocation_policy,
                 latency_ms: hub_config.latency_ms,
+                details: hub_config.details.clone(),
             })
         });
         let provisioning = Provisioning::new(ProvisioningParts {
@@ -138,6 +140,7 @@ impl Parts {
             hubs: linked.collect(),
         });
         provisioning.set_limits(config.provisioning.throttle.limits.clone());
+        let provisioning = provisioning.with_custom_allocation(custom);
         let platform = Arc::new(Platform::new(Arc::clone(env), hubs, Arc::new(provisioning)));
         Ok(Self { platform, functions, storage })
     }

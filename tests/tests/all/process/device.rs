@@ -1,6 +1,7 @@
 //! A device: MQTT over TLS, as an SDK speaks it.
 
 use std::io;
+use std::time::Duration;
 
 use nave_auth::SharedKey;
 use nave_mqtt::decode::{Decoded, decode};
@@ -234,29 +235,37 @@ impl Device {
 
 /// Registers a device with the provisioning service over MQTT; the name of the hub that it is assigned to.
 pub(super) async fn register(ready: &Ready, id: &str, key: &SharedKey) -> String {
+    let state = registration(ready, id, key, "null").await;
+    assert_eq!(state["status"], "assigned", "{state}");
+    state["assignedHub"].as_str().unwrap().to_owned()
+}
+
+/// Registers a device that sends this payload, and returns the state that its registration ends with.
+pub(super) async fn registration(ready: &Ready, id: &str, key: &SharedKey, payload: &str) -> Value {
     let resource = format!("{}/registrations/{id}", ready.json["provisioning"]["idScope"].as_str().unwrap());
     let username = format!("{resource}/api-version=2019-03-31&ClientVersion=process-test");
     let password = token(&resource, key, Some("registration"));
     let (mut link, _) = Link::connect(ready, id, &username, &password, true).await.unwrap();
     link.subscribe(&["$dps/registrations/res/#"]).await.unwrap();
     let mut bytes = Vec::new();
-    let body = format!("{{\"registrationId\":\"{id}\"}}");
+    let body = format!("{{\"registrationId\":\"{id}\",\"payload\":{payload}}}");
     encode::publish(&mut bytes, &ToServer::DpsRegister { rid: "1" }, body.as_bytes(), Delivery::AtMostOnce, false)
         .unwrap();
+    let mut wait = Duration::ZERO;
     loop {
         link.send(&bytes).await.unwrap();
         let Incoming::Registration { status, body } = link.next().await.unwrap() else { panic!("no registration") };
         let answer: Value = serde_json::from_slice(&body).unwrap();
         match status {
-            200 => {
-                assert_eq!(answer["status"], "assigned", "{answer}");
-                return answer["registrationState"]["assignedHub"].as_str().unwrap().to_owned();
-            }
+            200 => return answer["registrationState"].clone(),
             202 => {
                 let operation = answer["operationId"].as_str().unwrap();
                 let topic = ToServer::DpsOperationStatus { rid: "2", operation_id: operation };
                 bytes.clear();
                 encode::publish(&mut bytes, &topic, b"", Delivery::AtMostOnce, false).unwrap();
+                // The first answer is always this one; whoever still gets it then has to wait.
+                tokio::time::sleep(wait).await;
+                wait = Duration::from_millis(250);
             }
             _ => panic!("{id}: {status} {answer}"),
         }

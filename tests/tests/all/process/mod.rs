@@ -15,6 +15,7 @@ mod kill;
 mod lifecycle;
 mod metrics;
 mod operations;
+mod policies;
 mod ports;
 mod privileges;
 mod promises;
