@@ -24,6 +24,11 @@ fn script(page: &str) -> String {
             (true, line) if line.starts_with("cd ") => {
                 script.push_str(&format!("{line}\nln -s '{}' target\n", cargo.display()));
             }
+            // The page goes on in another terminal, once the hub is ready.
+            (true, line) if line.starts_with("nave serve ") => {
+                script.push_str(&format!("{line} > serve.log 2>&1 &\nhub=$!\ntrap 'kill $hub; cat serve.log' EXIT\n"));
+                script.push_str("until [ -e data/connection.json ]; do kill -0 $hub; sleep 0.05; done\n");
+            }
             (true, line) => script.push_str(&format!("{line}\n")),
             _ => {}
         }
@@ -35,8 +40,10 @@ fn script(page: &str) -> String {
 fn every_command_of_the_page_works() {
     let page = fs::read_to_string(paths::root().join("docs/src/policies/first-policy.md")).unwrap();
     let script = script(&page);
-    for command in ["nave policy new", "cargo test", "nave policy check", "nave policy test", "nave policy simulate"] {
-        assert!(script.contains(command), "the page has no {command}");
+    for command in
+        ["new", "check", "test", "simulate", "push", "activate", "rollback"].map(|it| format!("nave policy {it} "))
+    {
+        assert!(script.contains(&command), "the page has no {command}");
     }
     let dir = tempfile::tempdir().unwrap();
     let binary = paths::binary().canonicalize().unwrap();
@@ -55,6 +62,8 @@ fn every_command_of_the_page_works() {
         .current_dir(dir.path())
         .env("PATH", std::env::join_paths(path).unwrap())
         .env("XDG_CACHE_HOME", paths::policies().join("cache").canonicalize().unwrap())
+        // Free ports of this machine only.
+        .envs(["MQTTS", "HTTPS", "ADMIN"].map(|listener| (format!("NAVE_LISTEN_{listener}"), "127.0.0.1:0")))
         .env_remove("CARGO_TARGET_DIR")
         // It names rustup's libraries, which another compiler must not load.
         .env_remove("LD_LIBRARY_PATH")
@@ -66,4 +75,6 @@ fn every_command_of_the_page_works() {
     for expected in ["ok: a hub would take it", "0 failed", "10000 devices register"] {
         assert!(stdout.contains(expected), "{expected}: {stdout}");
     }
+    let assigned = stdout.lines().filter(|line| line.starts_with("sim-") && line.contains("hub2.nave.test"));
+    assert_eq!(assigned.count(), 5, "{stdout}\n{stderr}");
 }
