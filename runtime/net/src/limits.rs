@@ -65,9 +65,6 @@ pub const BACKLOG: i32 = 4_096;
 /// Pause of the acceptor after an error of the machine, such as no free descriptors. Clients wait in the backlog.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A repeated complaint (no descriptors, too many connections) is logged at most once in this time, with a count.
-pub const LOG_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Silence after which the kernel probes whether the peer still exists; a device may have switched keep-alive off.
 pub const TCP_PROBE_AFTER: Duration = Duration::from_secs(120);
 

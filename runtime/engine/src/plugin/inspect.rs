@@ -63,9 +63,9 @@ pub(super) fn check_header(bytes: &[u8]) -> Result<(), PolicyError> {
     let wrong = |text: &str| Err(PolicyError::NotAComponent(text.to_owned()));
     match bytes.get(..8) {
         Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
-        Some([0, b'a', b's', b'm', _, _, 0, 0]) => {
-            wrong("it is a core module. Build a component (for Rust: `--target wasm32-wasip2`)")
-        }
+        Some([0, b'a', b's', b'm', _, _, 0, 0]) => wrong(
+            "it is a core module. Build a component (for Rust: `--target wasm32-wasip2`), or make one of it with `nave policy component`",
+        ),
         Some([0, b'a', b's', b'm', ..]) => wrong("its layer is unknown"),
         _ => wrong("it does not begin like WebAssembly"),
     }

@@ -14,14 +14,12 @@ use nave_engine::plugin::{
 };
 use nave_engine::twin::Rejection;
 use nave_engine::{Engine, Functions, Source};
+use nave_hub::policy::MAX_COMPONENT_BYTES;
 use nave_model::DeviceId;
 use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::ticker::Ticker;
-
-/// Largest component that is read; a hub takes no larger one.
-const MAX_COMPONENT: u64 = 64 << 20;
 
 /// A component of this size has an interpreter inside: people who wait for its compilation want to know what for.
 const LARGE: usize = 1 << 20;
@@ -69,8 +67,9 @@ impl PolicyFile {
     pub(super) fn read(&self) -> Result<Component, Failure> {
         let failed = |error: &dyn std::fmt::Display| Failure::usage(format_args!("{}: {error}", self.file.display()));
         let size = fs::metadata(&self.file).map_err(|error| failed(&error))?.len();
-        if size > MAX_COMPONENT {
-            return Err(failed(&format_args!("it has {size} bytes, more than the {MAX_COMPONENT} that a hub takes")));
+        if size > MAX_COMPONENT_BYTES as u64 {
+            let text = format_args!("it has {size} bytes, more than the {MAX_COMPONENT_BYTES} that a hub takes");
+            return Err(failed(&text));
         }
         let mut limits = PolicyLimits::default();
         if let Some(milliseconds) = self.deadline {
