@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use nave_model::{DeviceRecord, FormatVersion, Identity, Json, Record, SessionRecord};
 use nave_routing::Source;
 use nave_store::{CommitError, Expect, Guard, Put};
@@ -19,6 +20,10 @@ use crate::session::Session;
 
 /// Announced sessions looked at per step when a hub starts.
 const RECOVERY_PAGE: usize = 500;
+
+/// Ends announced at the same time when a hub starts: their commits share syncs, so that the start is not held up by one
+/// sync after the other.
+const RECOVERED_AT_ONCE: usize = 128;
 
 /// A session whose begin was announced and whose end was not yet.
 #[derive(Serialize, Deserialize)]
@@ -85,14 +90,20 @@ impl Hub {
         let mut after = None;
         loop {
             let page = self.store.scan(&prefix, after.as_deref(), RECOVERY_PAGE).await?;
+            let mut ended = Vec::with_capacity(page.len());
             for (key, entry) in &page {
                 let (announced, _) = decode::<Announced>(entry)?;
                 let id = key.strip_prefix(&prefix).and_then(nave_model::unescape_key_part);
                 let identity = id.and_then(|id| Identity::parse(&id).ok());
                 if let Some(identity) = identity.filter(|_| announced.host == self.host.as_str()) {
-                    self.end_announced(&identity, announced.epoch).await?;
+                    ended.push((identity, announced.epoch));
                 }
             }
+            stream::iter(ended)
+                .map(|(identity, epoch)| async move { self.end_announced(&identity, epoch).await })
+                .buffer_unordered(RECOVERED_AT_ONCE)
+                .try_collect::<()>()
+                .await?;
             match page.last() {
                 Some((key, _)) if page.len() == RECOVERY_PAGE => after = Some(key.clone()),
                 _ => return Ok(()),

@@ -272,15 +272,17 @@ impl Throttle {
         messages: &[Message],
     ) -> Result<(), HubError> {
         let Some(state) = self.state() else { return Ok(()) };
-        if let Some(quota) = state.limits.quota {
-            let metered = messages.iter().map(|message| metered(message.body.len() as u64, quota.meter_bytes)).sum();
-            state.spend(quota, env.now().unix_nanos() / DAY_NANOS, metered)?;
-        }
         let count = messages.len() as u64;
         if state.limits.rate(Operation::DeviceMessages).is_some() {
             self.pass_device(env, Operation::DeviceMessages, &device.to_string(), count).await?;
         }
-        self.pass(env, Operation::Messages, count).await
+        self.pass(env, Operation::Messages, count).await?;
+        // Last: what a rate refuses comes again, and must not be paid for twice.
+        if let Some(quota) = state.limits.quota {
+            let metered = messages.iter().map(|message| metered(message.body.len() as u64, quota.meter_bytes)).sum();
+            state.spend(quota, env.now().unix_nanos() / DAY_NANOS, metered)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn collect(&self, owner: &str, page: &mut Page) {

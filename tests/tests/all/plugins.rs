@@ -96,7 +96,9 @@ fn told(policy: &Policy, order: &str) -> (Value, CallReport) {
 #[test]
 fn every_misbehaviour_is_one_failed_call_with_its_own_name() {
     let sandbox = Sandbox::start();
-    let limits = PolicyLimits { memory_bytes: 8 << 20, concurrency: 1, ..PolicyLimits::default() };
+    // Long enough for what does not loop, on a machine that has other work.
+    let deadline = Duration::from_millis(500);
+    let limits = PolicyLimits { deadline, memory_bytes: 8 << 20, concurrency: 1, ..PolicyLimits::default() };
     let policy = sandbox.policy("hostile-policy", &limits);
     for (order, expected) in [
         ("loop", PolicyFailure::Deadline { limit: limits.deadline }),

@@ -302,6 +302,9 @@ fn config(limits: &PolicyLimits) -> Config {
         .epoch_interruption(true)
         .max_wasm_stack(limits.stack_bytes)
         .cranelift_opt_level(OptLevel::Speed)
+        // A decision can be repeated on another machine, whatever its processor makes of NaN.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
         .concurrency_support(false);
     config
 }

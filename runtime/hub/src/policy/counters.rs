@@ -117,6 +117,13 @@ impl Counters {
         trial.has_ended = true;
         Some((trial.decisions, trial.errors))
     }
+
+    /// A trial could not be ended: the next failure tries again.
+    pub(super) fn trial_goes_on(&mut self, name: &AllocationPolicyName, rollout: &str) {
+        if let Some(trial) = self.trials.get_mut(name).filter(|trial| trial.rollout == rollout) {
+            trial.has_ended = false;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +142,8 @@ mod tests {
         }
         assert_eq!(counters.count_trial(&name, "r1", true, 5), Some((102, 6)));
         assert_eq!(counters.count_trial(&name, "r1", true, 5), None);
+        counters.trial_goes_on(&name, "r1");
+        assert_eq!(counters.count_trial(&name, "r1", true, 5), Some((104, 8)), "again, if it could not be ended");
         // The next roll-out begins at nothing.
         for _ in 0..4 {
             assert_eq!(counters.count_trial(&name, "r2", true, 5), None);

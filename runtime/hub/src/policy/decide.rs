@@ -75,6 +75,7 @@ impl Policies {
         let policy = match self.loaded_policy(&record, version) {
             Found::Ready(policy) => policy,
             Found::Loading => return Ok(Answer::Later(LOADING_SECONDS)),
+            Found::Failed(_) if self.loads.is_closed() => return Ok(Answer::Later(LOADING_SECONDS)),
             Found::Failed(why) => {
                 self.settle(&ticket, Counted::Failed("load"));
                 return Ok(failed(FailureCause::Unavailable, format!("policy {ticket} cannot be loaded: {why}")));
@@ -92,6 +93,8 @@ impl Policies {
                 self.settle(&ticket, Counted::Overflowed);
                 return Ok(Answer::Later(OVERFLOW_SECONDS + u32::from(self.random::<1>()[0]) % (OVERFLOW_SPREAD + 1)));
             }
+            // The host stops. That is nobody's failure, and nothing final goes on record: the device registers again.
+            Err(NotDone::Ended) if self.calls.is_closed() => return Ok(Answer::Later(LOADING_SECONDS)),
             Err(NotDone::Ended) => {
                 self.settle(&ticket, Counted::Failed("host"));
                 return Ok(failed(FailureCause::Unavailable, format!("policy {ticket}: the host ended the call")));
@@ -145,7 +148,8 @@ impl Policies {
         let (policies, name, rollout) = (Arc::clone(self), ticket.name.clone(), rollout.clone());
         self.env.spawn(Box::pin(async move {
             if let Err(error) = policies.end_trial(&name, &rollout, decisions, errors).await {
-                // Somebody changed the policy in this moment; if the trial goes on, the operator wants it to.
+                // Somebody changed the policy in this moment, or the store failed.
+                policies.counters.lock().trial_goes_on(&name, &rollout);
                 tracing::error!(policy = %name, %error, "a trial that fails could not be ended");
             }
         }));

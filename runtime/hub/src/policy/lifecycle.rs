@@ -64,9 +64,14 @@ impl Policies {
         }
         let version = version_of(&record, &activation.version)?;
         self.ensure_loaded(&record, version).await?;
+        let digest = version.digest.clone();
         let (rollout, now) = (format!("{:032x}", u128::from_be_bytes(self.random())), self.env.now());
         let Activation { version, trial } = activation;
         let changed = self.change(name, condition, |record| {
+            // It may have been deleted, or pushed anew, while it was loaded.
+            if version_of(record, &version)?.digest != digest {
+                return Err(HubError::precondition_failed());
+            }
             record.returned = None;
             let Some(trial) = trial else {
                 if record.active.as_ref() != Some(&version) {

@@ -89,6 +89,11 @@ impl Pool {
         }
     }
 
+    /// Whether it was closed: the host stops.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
     /// Refuses further work. What waits is dropped; what runs ends.
     pub fn close(&self) {
         let mut state = self.state.lock();

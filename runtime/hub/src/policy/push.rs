@@ -89,7 +89,11 @@ impl Policies {
                 return Err(HubError::precondition_failed());
             }
             (Some((_, record)), _) => match find(record, version) {
-                Some(known) if known.digest == digest => return Ok(AllocationPolicyRecord::clone(record)),
+                Some(known) if known.digest == digest => {
+                    // Pieces that are missing or damaged come back: this is how a component is repaired.
+                    self.write_pieces(&digest, component).await?;
+                    return Ok(AllocationPolicyRecord::clone(record));
+                }
                 Some(_) => {
                     return Err(HubError::new(
                         ErrorCode::GenericConflict,

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nave_engine::provisioning::{Assignment, DeviceData};
-use nave_model::{CopiedTwin, DeviceId, DeviceRecord, EnrollmentKind, Identity, RegistrationId, RegistrationRecord};
+use nave_model::{
+    CopiedTwin, DeviceId, DeviceRecord, DeviceStatus, EnrollmentKind, Identity, RegistrationId, RegistrationRecord,
+};
 use nave_store::{CommitError, Expect, Guard, Put, Revision};
 
 use super::Provisioning;
@@ -85,9 +87,10 @@ impl Provisioning {
         fresh: Option<DeviceRecord>,
         source: Option<&DeviceRecord>,
     ) -> Result<(), HubError> {
-        let rekeyed = {
+        let (rekeyed, is_disabled) = {
             let _lane = hub.lanes.enter(device).await;
             let changed = hub.change(device, None, |record| {
+                let status = record.status;
                 let rekeyed = record.authentication != credentials.authentication;
                 if rekeyed {
                     record.authentication = credentials.authentication.clone();
@@ -108,15 +111,21 @@ impl Provisioning {
                         next_scopes(record, assignment.iot_edge, &ScopeInput::default())?;
                     }
                 }
-                Ok((rekeyed, record.iot_edge))
+                if !rekeyed && record.status != status {
+                    record.etag += 1;
+                }
+                Ok((rekeyed, record.status == DeviceStatus::Disabled, record.iot_edge))
             });
-            let (rekeyed, iot_edge) = changed.await?;
+            let (rekeyed, is_disabled, iot_edge) = changed.await?;
             if fresh.is_some() {
                 hub.settle_system_modules(device, iot_edge).await?;
             }
-            rekeyed
+            (rekeyed, is_disabled)
         };
-        if rekeyed {
+        if is_disabled {
+            hub.close_everywhere(device, CloseReason::Disabled).await?;
+            hub.close_modules(device, CloseReason::Disabled).await?;
+        } else if rekeyed {
             hub.close_everywhere(device, CloseReason::CredentialsChanged).await?;
         }
         Ok(())

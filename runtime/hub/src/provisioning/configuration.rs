@@ -10,6 +10,17 @@ pub const MAX_POLICY_CONFIGURATION_BYTES: usize = 16 << 10;
 /// Longest schema, in bytes.
 const MAX_SCHEMA_BYTES: usize = 64 << 10;
 
+/// Most members and elements of a schema with every reference written out. Validation has no deadline and runs where
+/// connections are served; a schema is a stranger's, and references can double with each level.
+const MAX_SCHEMA_NODES: usize = 10_000;
+
+/// Longest chain of references; what refers to itself ends here.
+const MAX_REFERENCES: usize = 32;
+
+/// Most patterns of a schema, and longest one in bytes: each is compiled whenever the schema is used.
+const MAX_PATTERNS: usize = 32;
+const MAX_PATTERN_BYTES: usize = 256;
+
 /// Where the schema is, for itself: a place that nothing can be loaded from.
 const PLACE: &str = "nave:schema";
 
@@ -42,9 +53,67 @@ fn compile(schema: &Json) -> Result<(Schemas, SchemaIndex), String> {
     let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
     compiler.set_default_draft(Draft::V2020_12);
     compiler.use_loader(Box::new(Nothing));
-    compiler.add_resource(PLACE, value(schema)?).map_err(|error| unusable(&error))?;
+    let document = value(schema)?;
+    Cost::default().add(&document, &document, 0)?;
+    compiler.add_resource(PLACE, document).map_err(|error| unusable(&error))?;
     let index = compiler.compile(PLACE, &mut schemas).map_err(|error| unusable(&error))?;
     Ok((schemas, index))
+}
+
+/// What using a schema can cost at most.
+#[derive(Default)]
+struct Cost {
+    nodes: usize,
+    patterns: usize,
+}
+
+impl Cost {
+    /// Adds `node` of the schema `root`, found behind `references` references.
+    fn add(&mut self, root: &Value, node: &Value, references: usize) -> Result<(), String> {
+        self.nodes += 1;
+        if self.nodes > MAX_SCHEMA_NODES {
+            return Err(format!("with its references it has more than {MAX_SCHEMA_NODES} members"));
+        }
+        match node {
+            Value::Array(elements) => elements.iter().try_for_each(|element| self.add(root, element, references)),
+            Value::Object(members) => {
+                members.iter().try_for_each(|(name, member)| self.add_member(root, name, member, references))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn add_member(&mut self, root: &Value, name: &str, member: &Value, references: usize) -> Result<(), String> {
+        match (name, member) {
+            ("$ref", Value::String(to)) => {
+                if references >= MAX_REFERENCES {
+                    return Err(format!("its references are recursive, or more than {MAX_REFERENCES} deep"));
+                }
+                let target = to.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
+                let target = target.ok_or_else(|| format!("the $ref '{to}' is not # and a JSON pointer into it"))?;
+                self.add(root, target, references + 1)
+            }
+            ("$dynamicRef" | "$recursiveRef" | "$id" | "id" | "$anchor" | "$dynamicAnchor", Value::String(_)) => {
+                Err(format!("it uses {name}; only $ref is known here"))
+            }
+            ("pattern", Value::String(pattern)) => self.add_pattern(pattern),
+            ("patternProperties", Value::Object(by_pattern)) => {
+                by_pattern.keys().try_for_each(|pattern| self.add_pattern(pattern))?;
+                self.add(root, member, references)
+            }
+            _ => self.add(root, member, references),
+        }
+    }
+
+    fn add_pattern(&mut self, pattern: &str) -> Result<(), String> {
+        self.patterns += 1;
+        if self.patterns > MAX_PATTERNS || pattern.len() > MAX_PATTERN_BYTES {
+            return Err(format!(
+                "it has more than {MAX_PATTERNS} patterns, or one of more than {MAX_PATTERN_BYTES} bytes"
+            ));
+        }
+        Ok(())
+    }
 }
 
 fn unusable(error: &CompileError) -> String {
@@ -113,5 +182,27 @@ mod tests {
             assert!(schema_of(wrong).is_err(), "{}", &wrong[..wrong.len().min(40)]);
         }
         assert!(schema_of("true").is_ok());
+    }
+
+    #[test]
+    fn a_schema_that_costs_too_much_is_refused() {
+        let doubled = |levels: usize| {
+            let definitions: Vec<String> = (0..levels)
+                .map(|n| format!(r##""{n}":{{"allOf":[{{"$ref":"#/$defs/{0}"}},{{"$ref":"#/$defs/{0}"}}]}}"##, n + 1))
+                .collect();
+            format!(r##"{{"$ref":"#/$defs/0","$defs":{{{},"{levels}":true}}}}"##, definitions.join(","))
+        };
+        assert!(schema_of(&doubled(3)).is_ok());
+        let chained: Vec<String> = (0..100).map(|n| format!(r##""{n}":{{"$ref":"#/$defs/{}"}}"##, n + 1)).collect();
+        for wrong in [
+            doubled(20),
+            format!(r##"{{"$ref":"#/$defs/0","$defs":{{{},"100":true}}}}"##, chained.join(",")),
+            r##"{"properties":{"child":{"$ref":"#"}}}"##.to_owned(),
+            format!(r#"{{"pattern":"{}"}}"#, "a".repeat(300)),
+            format!(r#"{{"allOf":[{}]}}"#, vec![r#"{"pattern":"a"}"#; 40].join(",")),
+            r##"{"$dynamicRef":"#x"}"##.to_owned(),
+        ] {
+            assert!(schema_of(&wrong).is_err(), "{}", &wrong[..wrong.len().min(60)]);
+        }
     }
 }

@@ -21,8 +21,9 @@ pub const MAX_HOOK_ANSWER_BYTES: usize = 128 << 10;
 const ATTEMPTS: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Calls of web hooks on one host that are under way at once, and that wait.
-const HOOK_BOUNDS: Bounds = Bounds { running: 8, waiting: 256 };
+/// Calls of web hooks on one host that are under way at once, and that wait: fewer than there are threads, so that a host
+/// that hangs leaves some to others, and the last that waits does so for some 40 s.
+const HOOK_BOUNDS: Bounds = Bounds { running: 4, waiting: 32 };
 
 /// Seconds after which a registration comes back that found too many waiting.
 const OVERFLOW_SECONDS: u32 = 3;
@@ -164,6 +165,8 @@ impl Provisioning {
             let answer = match hooks.pool.run(&key, HOOK_BOUNDS, move || client.post(&request)).await {
                 Ok(answer) => answer,
                 Err(NotDone::Full) => return Outcome::RetryAfter(OVERFLOW_SECONDS),
+                // The host stops: nothing final goes on record, and the device registers again.
+                Err(NotDone::Ended) if hooks.pool.is_closed() => return Outcome::RetryAfter(OVERFLOW_SECONDS),
                 Err(NotDone::Ended) => {
                     return failed(FailureCause::Unavailable, format!("the web hook {place}: the host ended the call"));
                 }

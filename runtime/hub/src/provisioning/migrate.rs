@@ -125,7 +125,10 @@ async fn follow(target: &Hub, id: &str, source: &DeviceRecord, changes: Changes)
         Ok(record.status)
     });
     match carried.await {
-        Ok(DeviceStatus::Disabled) => target.close_everywhere(&identity, CloseReason::Disabled).await,
+        Ok(DeviceStatus::Disabled) => {
+            target.close_everywhere(&identity, CloseReason::Disabled).await?;
+            target.close_modules(&identity, CloseReason::Disabled).await
+        }
         Ok(DeviceStatus::Enabled) => Ok(()),
         // Somebody deleted it there: then nothing is to be kept.
         Err(error) if error.code == ErrorCode::DeviceNotFound => Ok(()),

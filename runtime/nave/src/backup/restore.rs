@@ -5,7 +5,7 @@ use std::io::{BufReader, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nave_model::{DeviceRecord, Record as _, SessionRecord};
+use nave_model::{DeviceRecord, QueueRecord, Record as _, RegistrationRecord, SessionRecord};
 use nave_store::{Entry, Restorer};
 
 use super::read::{Piece, Reader};
@@ -129,6 +129,21 @@ fn beyond(key: &str, entry: &Entry) -> Result<Vec<(String, Entry)>, BackupError>
         // A module's session is kept under `device/module`, as one escaped part.
         [version, tenant, hub, "module", device, module] => {
             identity([version, tenant, hub], &format!("{device}%2F{module}"))
+        }
+        // Devices may drop a message whose number they have seen.
+        [_, _, _, "queue", _] => {
+            let mut queue = QueueRecord::decode(&entry.value).map_err(damaged)?;
+            queue.last_sequence = queue.last_sequence.saturating_add(SKIP);
+            Ok(vec![(key.to_owned(), with(queue.encode().map_err(damaged)?))])
+        }
+        // A move that is not finished compares these with the tags of the device that it copied.
+        [_, _, _, "registration", _] => {
+            let mut record = RegistrationRecord::decode(&entry.value).map_err(damaged)?;
+            if let Some(copied) = record.removal.as_mut().and_then(|removal| removal.copied.as_mut()) {
+                copied.identity_etag = copied.identity_etag.saturating_add(SKIP);
+                copied.twin_etag = copied.twin_etag.saturating_add(SKIP);
+            }
+            Ok(vec![(key.to_owned(), with(record.encode().map_err(damaged)?))])
         }
         _ => Ok(vec![(key.to_owned(), entry.clone())]),
     }

@@ -19,8 +19,8 @@ use super::{BackupError, Summary};
 /// Bytes of a file in one block.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Entries of the store that are read at once. Most have a kilobyte; those of 4 MiB fill a block each.
-const SCANNED_ENTRIES: usize = 64;
+/// Entries of the store that are read at once. Most have a kilobyte; a piece of a policy has 1 MiB, and 4 MiB fill a block.
+const SCANNED_ENTRIES: usize = 4;
 
 /// Files in the data directory that are not copied: they belong to a process, or are made again.
 const LEFT_OUT: [&str; 5] = ["nave.lock", "connection.json", "store", "log", "cache"];

@@ -60,8 +60,13 @@ pub(crate) fn run(args: &BackupArgs) -> Result<(), Failure> {
     name.push(".partial");
     let partial = args.file.with_file_name(name);
     let done = (|| {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial).map_err(failed)?;
+        // What an attempt that was killed left behind; a new file has our mode and is nobody's link.
+        if let Err(error) = std::fs::remove_file(&partial)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(failed(error));
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial).map_err(failed)?;
         copy(&data_dir, &mut file)?;
         file.sync_all().map_err(failed)?;
         // As it lies on the disk: what cannot be read back is no backup.
