@@ -137,6 +137,7 @@ impl Provisioning {
     }
 
     async fn begin(self: &Arc<Self>, attempt: &Attempt) -> Result<Operation, HubError> {
+        self.throttle.pass(&self.env, Limited::Registrations, 1).await?;
         let id = registration_id(&attempt.registration_id)?;
         let proof = Proof::read(&attempt.credentials).map_err(|error| unauthorized().with_detail(error))?;
         let _lane = self.lanes.enter(&id).await;
@@ -199,10 +200,6 @@ impl Provisioning {
         retries: u32,
     ) -> Result<Operation, HubError> {
         let attested = self.attest(id, &attempt.registration_id, proof).await?;
-        // Only who proved who they are uses the allowance: else anybody could use up everybody's.
-        if retries == 0 && attested.verdict.is_ok() {
-            self.throttle.pass(&self.env, Limited::Registrations, 1).await?;
-        }
         let current = self.load_registration(id).await?;
         if current.as_ref().is_some_and(|(record, _)| record.removal.is_some()) {
             self.finish_removal(id).await?;
