@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "wit-bindgen's export glue; this crate itself has no unsafe code")]
 
 use crate::bindings::exports::nave::twin::twin::Guest;
-use crate::{Rejection, ReportOutcome, ReportRequest, State, UpdateOutcome, UpdateRequest};
+use crate::{Rejection, ReportOutcome, ReportRequest, Section, State, UpdateOutcome, UpdateRequest};
 
 struct Component;
 
@@ -18,6 +18,10 @@ impl Guest for Component {
 
     fn report(request: ReportRequest) -> Result<ReportOutcome, Rejection> {
         crate::report(&request)
+    }
+
+    fn catch_up(desired: Section, since: u64) -> Result<Option<String>, Rejection> {
+        crate::catch_up(&desired, since)
     }
 }
 

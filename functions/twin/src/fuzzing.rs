@@ -1,6 +1,6 @@
 //! Entry points for a fuzzer. Each takes any bytes and panics if an invariant is broken.
 
-use crate::{Condition, ReportRequest, UpdateKind, UpdateRequest, create, report, update};
+use crate::{Condition, ReportRequest, UpdateKind, UpdateRequest, catch_up, create, report, update};
 
 /// Any time.
 const NOW: u64 = 1_800_000_000_000_000_000;
@@ -30,6 +30,7 @@ pub fn fuzz_twin(data: &[u8]) {
             }
             if let Some(desired) = outcome.desired {
                 assert!(desired.version > request.desired.version, "a change of a section is counted");
+                assert!(catch_up(&desired, request.desired.version).is_ok(), "what was stored can be read");
                 request.desired = desired;
             }
             request.version = outcome.version;

@@ -157,6 +157,19 @@ impl Functions {
         self.twin.call(|world, store| world.nave_twin_twin().call_report(store, request))
     }
 
+    /// What a device missed of its desired properties since it saw version `since`; `None` for all of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Functions::create_twin`].
+    pub fn catch_up_twin(
+        &self,
+        desired: &twin::Section,
+        since: u64,
+    ) -> Result<Result<Option<String>, twin::Rejection>, CallError> {
+        self.twin.call(|world, store| world.nave_twin_twin().call_catch_up(store, desired, since))
+    }
+
     /// What to do with a method call.
     ///
     /// # Errors

@@ -49,8 +49,8 @@ pub(crate) async fn answer(operation: Operation, call: &Call, body: Body) -> Res
     }
 }
 
-/// The first answer is always "assigning", as the cloud service's is: some clients expect it (protocol notes: provisioning
-/// devices §3.3). The outcome is on record then, so the first poll gets it.
+/// The first answer is "assigning", as the cloud service's is (protocol notes: provisioning devices §3.3), unless outcomes
+/// are to be told at once and there is one.
 async fn register(
     service: &Arc<Provisioning>,
     call: &Call,
@@ -62,6 +62,10 @@ async fn register(
     let registering = Arc::clone(service);
     let work = async move { registering.register(attempt).await };
     let running = to_its_end(&**call.platform.env(), work).await?;
+    let assigning = running.state.status == RegistrationStatus::Assigning;
+    if !assigning && !service.answers_later() {
+        return Ok(reply::json(StatusCode::OK, operation_json(&running, false).to_string()));
+    }
     let location = format!(
         "https://{}/{}/registrations/{}/operations/{}?api-version={}",
         host(call),

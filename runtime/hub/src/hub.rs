@@ -1,6 +1,7 @@
 //! One hub: what its operations share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nave_auth::{AccessPolicy, Rights};
 use nave_engine::Functions;
@@ -72,6 +73,7 @@ pub struct Hub {
     pub(crate) presence: Presence,
     pub(crate) counted: tokio::sync::Mutex<Option<Counted>>,
     pub(crate) queues: Queues,
+    pub(crate) twin_catch_up: AtomicBool,
     id: HubId,
     host_name: HostName,
     aliases: Vec<HostName>,
@@ -101,6 +103,7 @@ impl Hub {
             presence: Presence::default(),
             counted: tokio::sync::Mutex::new(None),
             queues: Queues::new(),
+            twin_catch_up: AtomicBool::new(false),
             id: parts.id,
             host_name: parts.host_name,
             aliases: parts.aliases,

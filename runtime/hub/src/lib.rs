@@ -68,4 +68,4 @@ pub use session::{
 };
 pub use statistics::DeviceStatistics;
 pub use telemetry::{MAX_BATCH_MESSAGES, MAX_MESSAGE_BYTES, MAX_MESSAGES_AT_ONCE, Message, system};
-pub use twin::{TwinUpdate, TwinView};
+pub use twin::{KnownTwin, TwinUpdate, TwinView};

@@ -1,6 +1,7 @@
 //! Twins: read, change by the service, change by the device.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nave_engine::twin::{
     Condition, Event as TwinEvent, Part, Rejection, ReportRequest, Section, State, Tags, UpdateKind, UpdateRequest,
@@ -23,6 +24,16 @@ pub struct TwinView {
     pub json: String,
     /// Its entity tag.
     pub etag: TwinEtag,
+}
+
+/// What a device knows of its desired properties.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownTwin {
+    /// The `$version` that it saw last.
+    pub version: u64,
+    /// The lineage that it was told with a twin. It says whose versions these are: a device that was deleted and created
+    /// again, and one that was restored from a backup, count from where they began.
+    pub lineage: String,
 }
 
 /// How a service changes a twin.
@@ -121,17 +132,39 @@ impl Hub {
         self.show_twin(identity, &record).await
     }
 
-    /// The twin as the device sees it.
+    /// Whether devices that say what they know of their desired properties are told the difference only.
+    pub fn set_twin_catch_up(&self, on: bool) {
+        self.twin_catch_up.store(on, Ordering::Relaxed);
+    }
+
+    /// The twin as the device sees it, or what is new of it to a device that says what it knows.
     ///
     /// # Errors
     ///
     /// 404 if the device was deleted meanwhile.
-    pub async fn device_twin(&self, session: &Session) -> Result<String, HubError> {
+    pub async fn device_twin(&self, session: &Session, known: Option<&KnownTwin>) -> Result<String, HubError> {
         session.active(self.env.now());
         self.pass(Operation::TwinReads, 1).await?;
-        let outcome = self.require(&session.identity).await;
+        let outcome = match self.require(&session.identity).await {
+            Ok((record, _)) => self.show_device_twin(&record, known),
+            Err(error) => Err(error),
+        };
         self.metrics().device_twin_reads.count(&outcome);
-        Ok(view::device_twin_json(&outcome?.0))
+        outcome
+    }
+
+    fn show_device_twin(&self, record: &DeviceRecord, known: Option<&KnownTwin>) -> Result<String, HubError> {
+        let Some(known) = known.filter(|_| self.twin_catch_up.load(Ordering::Relaxed)) else {
+            return Ok(view::device_twin_json(record));
+        };
+        let lineage = lineage(record);
+        if known.lineage == lineage {
+            let missed = self.functions.catch_up_twin(&section(&record.twin.desired), known.version)?;
+            if let Some(missed) = missed.map_err(rejected_by_device)? {
+                return Ok(view::caught_up_json(record, &json(missed)?, known.version, &lineage));
+            }
+        }
+        Ok(view::device_twin_with_lineage_json(record, &lineage))
     }
 
     /// Merges a device's patch into its reported properties. The answer is the section's new `$version`.
@@ -214,6 +247,11 @@ impl Hub {
         let json = view::twin_json(record, &self.connection(identity).await?, self.queue_length(record).await?);
         Ok(TwinView { json, etag: TwinEtag::new(record.twin.etag) })
     }
+}
+
+/// Generation and restores: a restore raises the twin's ETag counter by 2^32, which no number of changes does.
+fn lineage(record: &DeviceRecord) -> String {
+    format!("{}.{}", record.generation_id, record.twin.etag >> 32)
 }
 
 pub(crate) fn twin_record(state: State) -> Result<TwinRecord, HubError> {

@@ -159,6 +159,22 @@ pub(crate) fn device_twin_json(record: &DeviceRecord) -> String {
     format!("{{\"desired\":{},\"reported\":{}}}", section(&record.twin.desired), section(&record.twin.reported))
 }
 
+/// The same for a device that asked with what it knows: it is told how to say so.
+pub(crate) fn device_twin_with_lineage_json(record: &DeviceRecord, lineage: &str) -> String {
+    let twin = &record.twin;
+    let desired = format!("\"$version\":{},\"$lineage\":\"{lineage}\"", twin.desired.version);
+    let reported = format!("\"$version\":{}", twin.reported.version);
+    let sections = (with_members(&twin.desired.json, &desired), with_members(&twin.reported.json, &reported));
+    format!("{{\"desired\":{},\"reported\":{}}}", sections.0, sections.1)
+}
+
+/// What is new to a device since a version. What it reported itself is not sent.
+pub(crate) fn caught_up_json(record: &DeviceRecord, missed: &Json, since: u64, lineage: &str) -> String {
+    let (desired, reported) = (record.twin.desired.version, record.twin.reported.version);
+    let more = format!("\"$since\":{since},\"$version\":{desired},\"$lineage\":\"{lineage}\"");
+    format!("{{\"desired\":{},\"reported\":{{\"$version\":{reported}}}}}", with_members(missed, &more))
+}
+
 fn properties(record: &DeviceRecord) -> String {
     format!(
         "\"properties\":{{\"desired\":{},\"reported\":{}}}",

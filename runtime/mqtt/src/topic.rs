@@ -11,7 +11,7 @@ mod query;
 use std::fmt;
 
 pub use dps::{DPS_RESPONSES_FILTER, DpsPublish, dps_filter, dps_publish};
-pub use hub::{Feature, HubPublish, hub_filter, hub_publish};
+pub use hub::{Feature, HubPublish, Since, hub_filter, hub_publish};
 pub use outgoing::{FromServer, ToClient, ToServer, parse_from_server};
 
 /// Longest request id (`$rid`) in bytes; a longer one is [`TopicError::RequestIdTooLong`]. The SDKs use GUIDs and
@@ -132,10 +132,20 @@ mod tests {
     fn requests_are_read() {
         use HubPublish as P;
         for (topic, expected) in [
-            ("$iothub/twin/GET/?$rid=1", P::TwinGet { rid: "1" }),
-            ("$iothub/twin/GET?$rid=a-b%2F/c", P::TwinGet { rid: "a-b%2F/c" }),
-            ("$iothub/twin/GET/?%24rid=1", P::TwinGet { rid: "1" }),
-            ("$iothub/twin/GET/?x=y&$rid=1", P::TwinGet { rid: "1" }),
+            ("$iothub/twin/GET/?$rid=1", P::TwinGet { rid: "1", since: None }),
+            ("$iothub/twin/GET?$rid=a-b%2F/c", P::TwinGet { rid: "a-b%2F/c", since: None }),
+            ("$iothub/twin/GET/?%24rid=1", P::TwinGet { rid: "1", since: None }),
+            ("$iothub/twin/GET/?x=y&$rid=1", P::TwinGet { rid: "1", since: None }),
+            (
+                "$iothub/twin/GET/?$rid=1&$since=12&%24lineage=638.0",
+                P::TwinGet { rid: "1", since: Some(Since { version: 12, lineage: "638.0" }) },
+            ),
+            (
+                "$iothub/twin/GET/?$rid=1&$since=0",
+                P::TwinGet { rid: "1", since: Some(Since { version: 0, lineage: "" }) },
+            ),
+            ("$iothub/twin/GET/?$rid=1&$since=-1", P::TwinGet { rid: "1", since: None }),
+            ("$iothub/twin/GET/?$rid=1&since=3", P::TwinGet { rid: "1", since: None }),
             ("$iothub/twin/PATCH/properties/reported/?$rid=r", P::TwinPatch { rid: Some("r"), version: None }),
             ("$iothub/twin/PATCH/properties/reported/?$rid=", P::TwinPatch { rid: None, version: None }),
             ("$iothub/twin/PATCH/properties/reported/", P::TwinPatch { rid: None, version: None }),
@@ -293,7 +303,11 @@ mod tests {
         let read = |topic: T<'_>| hub_publish(MODULE, &topic.to_string()).map(|read| format!("{read:?}"));
         for (topic, expected) in [
             (T::Telemetry { client: MODULE, bag: "a=1" }, P::Telemetry { bag: "a=1" }),
-            (T::TwinGet { rid: "r" }, P::TwinGet { rid: "r" }),
+            (T::TwinGet { rid: "r", since: None }, P::TwinGet { rid: "r", since: None }),
+            (
+                T::TwinGet { rid: "r", since: Some(Since { version: 12, lineage: "638.0" }) },
+                P::TwinGet { rid: "r", since: Some(Since { version: 12, lineage: "638.0" }) },
+            ),
             (T::TwinPatch { rid: "r", version: None }, P::TwinPatch { rid: Some("r"), version: None }),
             (T::TwinPatch { rid: "r", version: Some(1) }, P::TwinPatch { rid: Some("r"), version: Some(1) }),
             (T::MethodResponse { status: -5, rid: "r" }, P::MethodResponse { status: "-5", rid: "r" }),
@@ -315,7 +329,7 @@ mod tests {
         ) {
             for client in [DEVICE, MODULE] {
                 let _ = hub_filter(client, &text);
-                if let Ok(HubPublish::TwinGet { rid }) = hub_publish(client, &text) {
+                if let Ok(HubPublish::TwinGet { rid, .. }) = hub_publish(client, &text) {
                     prop_assert!((1..=MAX_REQUEST_ID_LENGTH).contains(&rid.len()));
                 }
             }

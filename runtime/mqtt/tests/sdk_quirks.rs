@@ -340,7 +340,7 @@ fn c_subscribes_to_everything_at_once_without_waiting_for_connack() {
             "TwinResponses",
             "TwinDesired",
             "Methods",
-            "TwinGet { rid: \"3\" } 0",
+            "TwinGet { rid: \"3\", since: None } 0",
             "TwinPatch { rid: Some(\"4\"), version: None } 7"
         ]
     );
@@ -362,7 +362,7 @@ fn request_ids_come_back_untouched() {
     // Python and Java: uuid; Node: uuid; C: decimal; .NET: a GUID with a suffix.
     for rid in ["7f9c24e8-3b12-4fef-91e0-56a2d5a8a3a1", "65535", "7F9C24E8-3b12-4fef-91e0-56a2d5a8a3a1_2%2f"] {
         let topic = format!("$iothub/twin/GET/?$rid={rid}");
-        assert_eq!(hub_publish(DEVICE, &topic), Ok(HubPublish::TwinGet { rid }));
+        assert_eq!(hub_publish(DEVICE, &topic), Ok(HubPublish::TwinGet { rid, since: None }));
         let mut out = Vec::new();
         let answer = ToClient::TwinResponse { status: 200, rid, version: None };
         encode::publish(&mut out, &answer, b"{}", Delivery::AtMostOnce, false).unwrap();

@@ -150,7 +150,8 @@ impl DpsSide {
             DpsPublish::Register { rid } => {
                 let attempt = self.attempt(payload);
                 let service = Arc::clone(&self.service);
-                self.request(rid, ack, true, async move { service.register(attempt?).await });
+                let accepted_only = self.service.answers_later();
+                self.request(rid, ack, accepted_only, async move { service.register(attempt?).await });
             }
             DpsPublish::OperationStatus { rid, operation_id } => {
                 let (service, id) = (Arc::clone(&self.service), self.registration_id.clone());

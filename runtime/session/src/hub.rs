@@ -8,8 +8,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use nave_auth::CLOCK_SKEW;
 use nave_env::{BoxFuture, Moment, SharedEnv};
 use nave_hub::{
-    CloseReason as HubClose, ConnectOptions, Connected, ErrorCode, Hub, HubError, Mailbox, Message, Platform,
-    Presented, Session, Subscriptions, ToDevice,
+    CloseReason as HubClose, ConnectOptions, Connected, ErrorCode, Hub, HubError, KnownTwin, Mailbox, Message,
+    Platform, Presented, Session, Subscriptions, ToDevice,
 };
 use nave_model::{HubId, Identity};
 use nave_mqtt::bag::{MESSAGE_TYPE_PROPERTY, WILL_MESSAGE_TYPE};
@@ -322,12 +322,13 @@ impl HubSide {
                 self.collected.messages.push(message);
                 self.collected.acks.extend(ack);
             }
-            HubPublish::TwinGet { rid } => {
+            HubPublish::TwinGet { rid, since } => {
                 let (hub, session, versioned) = (Arc::clone(&self.hub), Arc::clone(&self.session), self.versioned);
                 let rid = Some(rid.to_owned());
+                let known = since.map(|since| KnownTwin { version: since.version, lineage: since.lineage.to_owned() });
                 self.request(async move {
                     let result = match versioned {
-                        true => hub.device_twin(&session).await.map(TwinAnswer::Twin),
+                        true => hub.device_twin(&session, known.as_ref()).await.map(TwinAnswer::Twin),
                         false => Err(unversioned()),
                     };
                     Answer { ack, rid, result }

@@ -171,7 +171,7 @@ fn a_modules_twin_is_its_own() {
     let replaced = json!({ "tags": {}, "properties": { "desired": { "y": 2 } } });
     let twin = world.hub_request("PUT", "/twins/d/modules/m").json(&replaced).send().json();
     assert_eq!((twin["properties"]["desired"].get("x"), &twin["properties"]["reported"]["r"]), (None, &json!(7)));
-    let own = world.simulation.run(world.hub().device_twin(&session)).unwrap().unwrap();
+    let own = world.simulation.run(world.hub().device_twin(&session, None)).unwrap().unwrap();
     let expected = r#"{"desired":{"y":2,"$version":3},"reported":{"r":7,"$version":2}}"#;
     assert_eq!(own, expected);
     let device = world.hub_request("GET", "/twins/d").send().json();

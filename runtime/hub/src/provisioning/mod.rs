@@ -13,6 +13,7 @@ mod register;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use nave_auth::{AccessPolicy, DpsRights};
@@ -95,6 +96,7 @@ pub struct Provisioning {
     running: Mutex<HashSet<String>>,
     metrics: ProvisioningMetrics,
     pub(crate) throttle: Throttle,
+    answers_at_once: AtomicBool,
 }
 
 impl Provisioning {
@@ -120,6 +122,7 @@ impl Provisioning {
             running: Mutex::default(),
             metrics: ProvisioningMetrics::default(),
             throttle: Throttle::default(),
+            answers_at_once: AtomicBool::new(false),
         }
     }
 
@@ -180,6 +183,17 @@ impl Provisioning {
     /// Puts limits in force; what was used of the ones before is forgotten.
     pub fn set_limits(&self, limits: Limits) {
         self.throttle.set(limits);
+    }
+
+    /// Whether a device is told the outcome in the answer to its registration, and not when it asks for it afterwards.
+    pub fn set_answers_at_once(&self, on: bool) {
+        self.answers_at_once.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether the answer to a registration is "assigning", with an operation to ask for, whatever the outcome: what the
+    /// cloud service does. By then the outcome is on record, so the first poll gets it.
+    pub fn answers_later(&self) -> bool {
+        !self.answers_at_once.load(Ordering::Relaxed)
     }
 
     /// Lets a request to the service's own API through, perhaps later.

@@ -1,6 +1,6 @@
 //! What clients of a hub publish to and subscribe to.
 
-use super::query::{after_operation, optional_request_id, request_id, version};
+use super::query::{after_operation, optional_request_id, request_id, since, version};
 use super::{Client, FilterRefused, TopicError};
 
 /// A PUBLISH to a hub. Request ids are text to be repeated, never decoded.
@@ -15,6 +15,8 @@ pub enum HubPublish<'a> {
     TwinGet {
         /// Request id.
         rid: &'a str,
+        /// What the device knows of its desired properties, if it says so: beyond the protocol.
+        since: Option<Since<'a>>,
     },
     /// Change reported properties.
     TwinPatch {
@@ -35,6 +37,15 @@ pub enum HubPublish<'a> {
         /// Request id.
         rid: &'a str,
     },
+}
+
+/// What a device knows of its desired properties when it reads its twin: `$since={version}&$lineage={text}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since<'a> {
+    /// The `$version` that it saw last; 0 for none.
+    pub version: u64,
+    /// The `$lineage` that it was told with a twin; empty if it was told none.
+    pub lineage: &'a str,
 }
 
 /// What a subscription is for.
@@ -70,7 +81,8 @@ pub fn hub_publish<'a>(client: Client<'_>, topic: &'a str) -> Result<HubPublish<
     }
     let operation = topic.strip_prefix("$iothub/").ok_or(TopicError::Unknown)?;
     if let Some(rest) = operation.strip_prefix("twin/GET") {
-        return Ok(HubPublish::TwinGet { rid: request_id(after_operation(rest)?)? });
+        let query = after_operation(rest)?;
+        return Ok(HubPublish::TwinGet { rid: request_id(query)?, since: since(query) });
     }
     if let Some(rest) = operation.strip_prefix("twin/PATCH/properties/reported") {
         let query = after_operation(rest)?;

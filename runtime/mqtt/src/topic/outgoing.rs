@@ -4,8 +4,8 @@
 
 use std::fmt;
 
-use super::Client;
 use super::query::{after_operation, number, request_id, value, version};
+use super::{Client, Since};
 
 /// A topic that the server publishes to, exactly as the SDKs' parsers need it (protocol notes: MQTT §5.2, §6, §7.4,
 /// provisioning §3.2). Texts are written as they are: they must be fit for a topic.
@@ -113,6 +113,8 @@ pub enum ToServer<'a> {
     TwinGet {
         /// Request id.
         rid: &'a str,
+        /// What is known of the desired properties.
+        since: Option<Since<'a>>,
     },
     /// Change reported properties.
     TwinPatch {
@@ -151,7 +153,10 @@ impl fmt::Display for ToServer<'_> {
             Self::Telemetry { client: Client { device, module: Some(module) }, bag } => {
                 write!(formatter, "devices/{device}/modules/{module}/messages/events/{bag}")
             }
-            Self::TwinGet { rid } => write!(formatter, "$iothub/twin/GET/?$rid={rid}"),
+            Self::TwinGet { rid, since: None } => write!(formatter, "$iothub/twin/GET/?$rid={rid}"),
+            Self::TwinGet { rid, since: Some(Since { version, lineage }) } => {
+                write!(formatter, "$iothub/twin/GET/?$rid={rid}&$since={version}&$lineage={lineage}")
+            }
             Self::TwinPatch { rid, version: None } => {
                 write!(formatter, "$iothub/twin/PATCH/properties/reported/?$rid={rid}")
             }

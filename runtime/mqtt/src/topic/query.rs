@@ -1,5 +1,6 @@
 //! The query at the end of a topic: `/?$rid=1&$version=2`.
 
+use super::hub::Since;
 use super::{MAX_REQUEST_ID_LENGTH, TopicError};
 
 /// Splits `/?query`, `?query`, `/` or nothing, as it follows an operation; gives the query.
@@ -33,6 +34,12 @@ pub(super) fn optional_request_id(query: &str) -> Result<Option<&str>, TopicErro
 pub(super) fn version(query: &str) -> Result<Option<u64>, TopicError> {
     let Some((_, value)) = pairs(query).find(|(name, _)| is(name, "version")) else { return Ok(None) };
     number(value).map(Some).ok_or(TopicError::Version)
+}
+
+/// `$since` and `$lineage`. What is no number asks for nothing: then the device gets all of its twin.
+pub(super) fn since(query: &str) -> Option<Since<'_>> {
+    let of = |wanted| pairs(query).find(|(name, _)| is(name, wanted)).map(|(_, value)| value);
+    Some(Since { version: number(of("since")?)?, lineage: of("lineage").unwrap_or_default() })
 }
 
 /// The first value of a name without `$`.

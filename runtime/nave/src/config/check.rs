@@ -103,6 +103,7 @@ fn hubs(mut sections: Vec<HubSection>) -> Result<Vec<HubConfig>, ConfigError> {
             location: None,
             labels: BTreeMap::new(),
             fallback_route: None,
+            twin_catch_up: None,
             throttle: HubThrottleSection::default(),
             cloud_to_device: CloudToDeviceSection::default(),
             route: Vec::new(),
@@ -202,6 +203,7 @@ fn hub(section: HubSection) -> Result<HubConfig, ConfigError> {
         apply_allocation_policy: section.apply_allocation_policy.unwrap_or(true),
         latency_ms,
         cloud_to_device,
+        twin_catch_up: section.twin_catch_up.unwrap_or(false),
         details,
         routing,
         throttle: section.throttle.throttle(place)?,
@@ -309,6 +311,7 @@ fn provisioning(
         throttle: section.throttle.throttle()?,
         policy_threads: within(&place("policy_threads"), section.policy_threads, 1..=MAX_POLICY_THREADS)?.unwrap_or(1),
         policy_keys: policy_keys(&section.policy_key)?,
+        answer_at_once: section.answer_at_once.unwrap_or(false),
         allow_loopback_webhooks: section.allow_loopback_webhooks.unwrap_or(false),
         webhook_ca: section.webhook_ca.map(|path| base.join(path)),
     })

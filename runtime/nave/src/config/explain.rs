@@ -119,6 +119,7 @@ pub(crate) fn entries(config: &Config, written: &Written, sources: &Sources) -> 
     for (key, value) in &provisioning.throttle.keys {
         list.add(&format!("provisioning.throttle.{key}"), value.clone(), Restart);
     }
+    list.add("provisioning.answer_at_once", json!(provisioning.answer_at_once), Reload);
     list.add("provisioning.policy_threads", json!(provisioning.policy_threads), Restart);
     list.add("provisioning.allow_loopback_webhooks", json!(provisioning.allow_loopback_webhooks), Restart);
     list.add("provisioning.webhook_ca", path(&provisioning.webhook_ca), Restart);
@@ -154,6 +155,7 @@ fn hub_entries(list: &mut List<'_>, index: usize, hub: &HubConfig) {
     add("location", details.location.as_ref().map_or(Value::Null, |location| json!(location)), Restart);
     add("labels", json!(details.labels), Restart);
     add("fallback_route", json!(hub.routing.fallback), Reload);
+    add("twin_catch_up", json!(hub.twin_catch_up), Reload);
     for (key, value) in &hub.throttle.keys {
         add(&format!("throttle.{key}"), value.clone(), Restart);
     }

@@ -88,6 +88,7 @@ pub(super) struct HubSection {
     #[serde(default)]
     pub(super) labels: BTreeMap<String, String>,
     pub(super) fallback_route: Option<bool>,
+    pub(super) twin_catch_up: Option<bool>,
     #[serde(default)]
     pub(super) throttle: HubThrottleSection,
     #[serde(default)]
@@ -138,6 +139,7 @@ pub(super) struct ProvisioningSection {
     pub(super) aliases: Vec<String>,
     pub(super) id_scope: Option<String>,
     pub(super) allocation_policy: Option<String>,
+    pub(super) answer_at_once: Option<bool>,
     pub(super) linked_hubs: Option<Vec<String>>,
     pub(super) throttle: ProvisioningThrottleSection,
     pub(super) policy_threads: Option<usize>,
@@ -211,6 +213,7 @@ pub(super) mod tests {
         location = "plant-7"
         labels = { tier = "gold" }
         fallback_route = false
+        twin_catch_up = true
         [hub.throttle]
         tier = "S1"
         units = 2
@@ -244,6 +247,7 @@ pub(super) mod tests {
         aliases = ["d"]
         id_scope = "0ne1"
         allocation_policy = "hashed"
+        answer_at_once = true
         linked_hubs = ["hub1"]
         policy_threads = 2
         allow_loopback_webhooks = true

@@ -96,6 +96,8 @@ pub(crate) struct HubConfig {
     pub(crate) latency_ms: Option<f64>,
     /// Cloud-to-device messages.
     pub(crate) cloud_to_device: CloudToDeviceSettings,
+    /// Whether devices that say what they know of their twins are told the difference.
+    pub(crate) twin_catch_up: bool,
     /// What allocation policies are told about it besides.
     pub(crate) details: HubDetails,
     /// Routes, fallback and enrichments.
@@ -123,6 +125,8 @@ pub(crate) struct ProvisioningConfig {
     pub(crate) policy_threads: usize,
     /// Keys that sign allocation policies; without any, signatures are not asked for.
     pub(crate) policy_keys: Vec<TrustedKey>,
+    /// Whether a registration is answered with its outcome, where there is one.
+    pub(crate) answer_at_once: bool,
     /// Whether web hooks on this machine may be named without TLS.
     pub(crate) allow_loopback_webhooks: bool,
     /// Whom web hooks are trusted by, PEM; `None` for the authorities of the system.

@@ -49,6 +49,7 @@ const HUB: Section = Section {
         "partitions",
         "retention_hours",
         "retention_mib",
+        "twin_catch_up",
     ],
     tables: &[
         ("cloud_to_device", &CLOUD_TO_DEVICE),
@@ -79,6 +80,7 @@ const PROVISIONING: Section = Section {
         "aliases",
         "allocation_policy",
         "allow_loopback_webhooks",
+        "answer_at_once",
         "host_name",
         "id_scope",
         "linked_hubs",

@@ -106,6 +106,7 @@ impl Parts {
             });
             hub.set_limits(hub_config.throttle.limits.clone());
             hub.set_cloud_to_device(hub_config.cloud_to_device);
+            hub.set_twin_catch_up(hub_config.twin_catch_up);
             hub.set_routing(hub_config.routing.clone())
                 .map_err(|error| Failure::usage(format_args!("hub `{}`: {error}", hub_config.name)))?;
             Ok(Arc::new(hub))
@@ -140,6 +141,7 @@ impl Parts {
             hubs: linked.collect(),
         });
         provisioning.set_limits(config.provisioning.throttle.limits.clone());
+        provisioning.set_answers_at_once(config.provisioning.answer_at_once);
         let provisioning = provisioning.with_custom_allocation(custom);
         let platform = Arc::new(Platform::new(Arc::clone(env), hubs, Arc::new(provisioning)));
         Ok(Self { platform, functions, storage })

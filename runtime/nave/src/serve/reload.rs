@@ -61,7 +61,9 @@ impl Running {
         }
         for (hub, wanted) in self.parts.platform.hubs().iter().zip(&config.hubs) {
             hub.set_cloud_to_device(wanted.cloud_to_device);
+            hub.set_twin_catch_up(wanted.twin_catch_up);
         }
+        self.parts.platform.provisioning().set_answers_at_once(config.provisioning.answer_at_once);
         self.parts.set_retention(&config);
         logging::set_level(config.log_level);
         let mut done = changed;

@@ -90,7 +90,7 @@ fn through_hub(criterion: &mut Criterion, runtime: &Runtime, dir: &Path) {
     criterion.bench_function("twin read, 2 KB", |bencher| {
         bencher.iter_batched(
             || Arc::clone(&sessions[0]),
-            |session| runtime.block_on(bench.hub.device_twin(&session)).unwrap(),
+            |session| runtime.block_on(bench.hub.device_twin(&session, None)).unwrap(),
             BatchSize::SmallInput,
         );
     });

@@ -102,6 +102,8 @@ class Nave {
     this.dataDir = dataDir;
     this.readyFile = path.join(dataDir, 'connection.json');
     this.log = `${dataDir}.log`;
+    /** Added to the end of the configuration, which is the provisioning service's. */
+    this.settings = '';
     this.child = undefined;
     this.connection = undefined;
   }
@@ -132,7 +134,9 @@ class Nave {
     await ensurePortsFree();
     fs.mkdirSync(path.dirname(this.dataDir), { recursive: true });
     const log = fs.openSync(this.log, 'a');
-    const child = spawn(program, ['serve', '--data-dir', this.dataDir, '--config', CONFIGURATION], {
+    const configuration = `${this.dataDir}.toml`;
+    fs.writeFileSync(configuration, fs.readFileSync(CONFIGURATION, 'utf8') + this.settings);
+    const child = spawn(program, ['serve', '--data-dir', this.dataDir, '--config', configuration], {
       stdio: ['ignore', log, log],
     });
     fs.closeSync(log);

@@ -105,6 +105,9 @@ class Nave:
     def __init__(self, data_dir: Path | None = None):
         self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix="nave-e2e-"))
         self.log = self.data_dir.with_name(self.data_dir.name + ".log")
+        # A copy, so that a test may change it and have it read again.
+        self.configuration = self.data_dir.with_name(self.data_dir.name + ".toml")
+        self.configuration.write_text(CONFIGURATION.read_text())
         self._process: subprocess.Popen | None = None
         self.connection: dict = {}
 
@@ -137,7 +140,7 @@ class Nave:
         program = binary()
         ensure_names()
         ensure_ports_free()
-        command = [str(program), "serve", "--data-dir", str(self.data_dir), "--config", str(CONFIGURATION)]
+        command = [str(program), "serve", "--data-dir", str(self.data_dir), "--config", str(self.configuration)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent)
@@ -202,3 +205,4 @@ class Nave:
         if not os.environ.get("NAVE_KEEP"):
             shutil.rmtree(self.data_dir, ignore_errors=True)
             self.log.unlink(missing_ok=True)
+            self.configuration.unlink(missing_ok=True)

@@ -173,7 +173,7 @@ pub(super) fn report(out: &mut Vec<u8>, rid: &str, body: &str) {
 
 /// Appends a request for the twin.
 pub(super) fn get_twin(out: &mut Vec<u8>, rid: &str) {
-    encode::publish(out, &ToServer::TwinGet { rid }, b"", Delivery::AtMostOnce, false).unwrap();
+    encode::publish(out, &ToServer::TwinGet { rid, since: None }, b"", Delivery::AtMostOnce, false).unwrap();
 }
 
 /// A device that does one thing at a time.

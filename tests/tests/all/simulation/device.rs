@@ -9,7 +9,7 @@ use nave_env::Env;
 use nave_mqtt::decode::{Decoded, decode};
 use nave_mqtt::encode;
 use nave_mqtt::packet::{ConnAck, Connect, Delivery, Login, Packet, PacketId, QoS, Subscription};
-use nave_mqtt::topic::{Client, FromServer, ToServer, parse_from_server};
+use nave_mqtt::topic::{Client, FromServer, Since, ToServer, parse_from_server};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
@@ -216,7 +216,12 @@ impl<'a> Connection<'a> {
 
     /// Reads the twin.
     pub(crate) async fn twin(&mut self, rid: &str) -> Result<Value, Gone> {
-        let (status, body) = self.ask(&ToServer::TwinGet { rid }, rid, b"").await?;
+        self.twin_since(rid, None).await
+    }
+
+    /// Reads the twin, or what changed of it.
+    pub(crate) async fn twin_since(&mut self, rid: &str, since: Option<Since<'_>>) -> Result<Value, Gone> {
+        let (status, body) = self.ask(&ToServer::TwinGet { rid, since }, rid, b"").await?;
         assert_eq!(status, 200);
         Ok(serde_json::from_slice(&body).unwrap())
     }

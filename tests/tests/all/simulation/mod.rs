@@ -1,6 +1,7 @@
 //! Two hubs on two hosts in virtual time: provisioning, telemetry, twins and methods, with crashes and reconnections,
 //! compared with a model of what was promised.
 
+mod ahead;
 mod device;
 mod device_bound;
 mod facts;

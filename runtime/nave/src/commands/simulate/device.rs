@@ -215,7 +215,7 @@ impl<'a> Online<'a> {
 
     async fn request_twin(&mut self) -> Result<(), Trouble> {
         let rid = self.request_id();
-        self.connection.publish(&ToServer::TwinGet { rid: &rid }, b"").await?;
+        self.connection.publish(&ToServer::TwinGet { rid: &rid, since: None }, b"").await?;
         Ok(())
     }
 
