@@ -32,11 +32,32 @@ pub fn evaluate_observed<'a>(
     message: &'a MessageView<'_>,
     observe: impl FnMut(NodeIndex, &Value<'a>),
 ) -> Verdict {
-    let mut run = Run { program, message, observe, text_work: functions::MAX_TEXT_WORK_BYTES };
+    let leaf = |index| program.node(index).map_or(Value::Undefined, |node| of_message(message, node));
+    let mut run = Run { program, leaf, observe, text_work: functions::MAX_TEXT_WORK_BYTES };
     match truth(&run.value(program.root())) {
         Some(true) => Verdict::True,
         Some(false) => Verdict::False,
         None => Verdict::Undefined,
+    }
+}
+
+/// The value of one part of a program. `leaf` gives the values of the nodes that read the message.
+pub(crate) fn value_of_part<'a>(
+    program: &'a Program,
+    part: NodeIndex,
+    leaf: impl FnMut(NodeIndex) -> Value<'a>,
+) -> Value<'a> {
+    Run { program, leaf, observe: |_, _: &Value<'a>| {}, text_work: functions::MAX_TEXT_WORK_BYTES }.value(part)
+}
+
+/// The value of a node that reads the message; every other node is undefined here.
+fn of_message<'a>(message: &'a MessageView<'_>, node: &'a Node) -> Value<'a> {
+    match node {
+        Node::ApplicationProperty(names) => Value::of_text(names.iter().find_map(|name| message.application(name))),
+        Node::SystemProperty(property) => Value::of_text(message.system().get(*property)),
+        Node::Body(steps) => Value::of_json(message.body_json().and_then(|body| body.at(steps))),
+        Node::Twin(path) => Value::of_json(message.twin_json(path)),
+        _ => Value::Undefined,
     }
 }
 
@@ -54,15 +75,16 @@ fn boolean<'a>(value: Option<bool>) -> Value<'a> {
     value.map_or(Value::Undefined, Value::Boolean)
 }
 
-struct Run<'a, 'm, O> {
+struct Run<'a, L, O> {
     program: &'a Program,
-    message: &'a MessageView<'m>,
+    /// The value of a node that reads the message.
+    leaf: L,
     observe: O,
     /// How many bytes the string functions may still touch.
     text_work: usize,
 }
 
-impl<'a, O: FnMut(NodeIndex, &Value<'a>)> Run<'a, '_, O> {
+impl<'a, L: FnMut(NodeIndex) -> Value<'a>, O: FnMut(NodeIndex, &Value<'a>)> Run<'a, L, O> {
     /// The value of a node. The recursion is as deep as the tree is high: at most [`crate::MAX_DEPTH`].
     fn value(&mut self, index: NodeIndex) -> Value<'a> {
         let value = self.program.node(index).map_or(Value::Undefined, |node| self.compute(index, node));
@@ -75,12 +97,9 @@ impl<'a, O: FnMut(NodeIndex, &Value<'a>)> Run<'a, '_, O> {
             Node::Undefined | Node::Null | Node::Boolean(_) | Node::Number(_) | Node::Text(_) | Node::List(_) => {
                 Value::of_constant(self.program, index)
             }
-            Node::ApplicationProperty(names) => {
-                Value::of_text(names.iter().find_map(|name| self.message.application(name)))
+            Node::ApplicationProperty(_) | Node::SystemProperty(_) | Node::Body(_) | Node::Twin(_) => {
+                (self.leaf)(index)
             }
-            Node::SystemProperty(property) => Value::of_text(self.message.system().get(*property)),
-            Node::Body(steps) => Value::of_json(self.message.body_json().and_then(|body| body.at(steps))),
-            Node::Twin(path) => Value::of_json(self.message.twin_json(path)),
             Node::Negate(operand) => self.value(*operand).as_number().map_or(Value::Undefined, |n| Value::Number(-n)),
             Node::Arithmetic { operator, left, right } => {
                 let (left, right) = (self.value(*left).as_number(), self.value(*right).as_number());

@@ -9,10 +9,12 @@
 //!
 //! Rules: protocol notes, routing §1, §3, §4 and query language §3, §4.
 
+mod endpoints;
 mod enrichment;
 mod evaluate;
 mod functions;
 mod json;
+mod matcher;
 mod message;
 mod names;
 mod program;

@@ -139,6 +139,7 @@ pub struct MessageView<'a> {
     body: &'a [u8],
     twin: Option<&'a dyn TwinSections>,
     parsed_body: OnceCell<Option<Json>>,
+    twin_text: [OnceCell<Option<Cow<'a, str>>>; 3],
     parsed_twin: [OnceCell<Option<Json>>; 3],
 }
 
@@ -153,6 +154,7 @@ impl<'a> MessageView<'a> {
             body,
             twin: None,
             parsed_body: OnceCell::new(),
+            twin_text: [const { OnceCell::new() }; 3],
             parsed_twin: [const { OnceCell::new() }; 3],
         }
     }
@@ -173,7 +175,8 @@ impl<'a> MessageView<'a> {
     /// it, every twin path is undefined.
     #[must_use]
     pub fn with_twin(self, twin: &'a dyn TwinSections) -> Self {
-        Self { twin: Some(twin), parsed_twin: [const { OnceCell::new() }; 3], ..self }
+        let unread = Self::new(self.source, self.body);
+        Self { twin: Some(twin), twin_text: unread.twin_text, parsed_twin: unread.parsed_twin, ..self }
     }
 
     /// Where the message comes from.
@@ -204,12 +207,34 @@ impl<'a> MessageView<'a> {
     /// or UTF-32 and the body is well-formed in both (protocol notes: routing §3.2).
     #[must_use]
     pub fn body_json(&self) -> Option<&Json> {
-        self.parsed_body
-            .get_or_init(|| {
-                let encoding = Encoding::of(&self.system)?;
-                Json::parse(encoding.decode(self.body)?.as_ref())
-            })
-            .as_ref()
+        self.parsed_body.get_or_init(|| Json::parse(self.body_text()?.as_ref())).as_ref()
+    }
+
+    /// The body in UTF-8, where conditions can look into it; it need not be well-formed JSON.
+    pub(crate) fn body_text(&self) -> Option<Cow<'a, [u8]>> {
+        Encoding::of(&self.system)?.decode(self.body)
+    }
+
+    /// How many bytes the body has, as it was sent.
+    pub(crate) fn body_size(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Name and value of the application property at a place.
+    #[inline]
+    pub(crate) fn property(&self, index: usize) -> Option<(&'a str, &'a str)> {
+        self.application.at(index)
+    }
+
+    /// The JSON text of a section of the twin.
+    pub(crate) fn twin_text(&self, section: TwinSection) -> Option<&str> {
+        let [tags, desired, reported] = &self.twin_text;
+        let cell = match section {
+            TwinSection::Tags => tags,
+            TwinSection::Desired => desired,
+            TwinSection::Reported => reported,
+        };
+        cell.get_or_init(|| self.twin?.section(section)).as_deref()
     }
 
     /// The value at a path of the twin.
@@ -220,7 +245,7 @@ impl<'a> MessageView<'a> {
             TwinSection::Desired => &self.parsed_twin[1],
             TwinSection::Reported => &self.parsed_twin[2],
         };
-        cell.get_or_init(|| Json::parse(self.twin?.section(path.section)?.as_bytes())).as_ref()?.at(&path.steps)
+        cell.get_or_init(|| Json::parse(self.twin_text(path.section)?.as_bytes())).as_ref()?.at(&path.steps)
     }
 
     /// Bytes of the body and of all properties, names included: what the limit of enriched messages counts.

@@ -263,7 +263,7 @@ pub enum Node {
 
 impl Node {
     /// Calls `visit` with each child.
-    fn children(&self, mut visit: impl FnMut(NodeIndex)) {
+    pub(crate) fn children(&self, mut visit: impl FnMut(NodeIndex)) {
         match self {
             Self::Undefined
             | Self::Null

@@ -2,10 +2,13 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
+use crate::endpoints::{EndpointSet, Endpoints};
 use crate::enrichment::{Enrichment, EnrichmentValue};
 use crate::evaluate::{Verdict, evaluate};
+use crate::matcher::{Indexed, Matcher};
 use crate::message::MessageView;
 use crate::names::{EndpointName, EnrichmentKey, RouteName};
 use crate::program::Program;
@@ -139,26 +142,42 @@ impl Decision {
 /// All routes, the fallback route and the enrichments of one hub, ready to decide. It does not change: the hub replaces
 /// it as a whole, so a message meets either the old routes or the new ones.
 pub struct RouteTable {
-    routes: Vec<CompiledRoute>,
+    /// By the number of the route. A number whose route was removed stays free.
+    routes: Vec<Option<PlacedRoute>>,
     sources: [SourceRoutes; Source::ALL.len()],
+    /// The fallback route of a hub with routes.
+    configured_fallback: Option<EndpointName>,
     endpoints: Vec<EndpointName>,
     /// For each endpoint, the list that holds it alone: shared by all decisions for one endpoint.
     single: Vec<Arc<[EndpointName]>>,
     nobody: Arc<[EndpointName]>,
-    enrichments: Vec<CompiledEnrichment>,
+    enrichments: Arc<[CompiledEnrichment]>,
     hub_name: Arc<str>,
+}
+
+/// A route, and what is asked of all routes when one of them changes.
+#[derive(Clone)]
+struct PlacedRoute {
+    compiled: Arc<CompiledRoute>,
+    /// Of the name, which ignores case.
+    name_hash: u64,
+    source: Source,
+    endpoint: u8,
+    enabled: bool,
+    needs_body: bool,
+    needs_twin: bool,
 }
 
 struct CompiledRoute {
     route: Route,
-    program: Program,
-    endpoint: u8,
+    program: Arc<Program>,
 }
 
 #[derive(Clone, Default)]
 struct SourceRoutes {
-    /// Places in `RouteTable::routes` of the enabled routes.
-    routes: Vec<usize>,
+    /// The enabled routes.
+    matcher: Matcher,
+    count: usize,
     fallback: Option<u8>,
     needs_body: bool,
     needs_twin: bool,
@@ -191,63 +210,129 @@ impl RouteTable {
         }
 
         let mut endpoints = Endpoints::default();
-        // A hub without any route keeps its messages readable, whatever the fallback route says.
-        let fallback = if parts.routes.is_empty() { Some(EndpointName::events()) } else { parts.fallback };
-        let mut sources: [SourceRoutes; Source::ALL.len()] = Default::default();
-        sources[Source::DeviceMessages.index()].fallback =
-            fallback.as_ref().map(|name| endpoints.place(name)).transpose()?;
-        let mut routes = Vec::with_capacity(parts.routes.len());
-        for (place, (route, program)) in parts.routes.into_iter().enumerate() {
-            let endpoint = endpoints.place(&route.endpoint)?;
-            if let (true, Some(source)) = (route.enabled, sources.get_mut(route.source.index())) {
-                source.routes.push(place);
-                source.needs_body |= program.needs_body();
-                source.needs_twin |= program.needs_twin();
-            }
-            routes.push(CompiledRoute { route, program, endpoint });
+        if let Some(fallback) = fallback_of(parts.fallback.as_ref(), parts.routes.is_empty()) {
+            endpoints.place(&fallback)?;
         }
+        let routes = parts
+            .routes
+            .into_iter()
+            .map(|(route, program)| PlacedRoute::new(route, program, &mut endpoints).map(Some))
+            .collect::<Result<Vec<_>, _>>()?;
         let hub_name: Arc<str> = parts.hub_name.into();
-        let enrichments = compile_enrichments(parts.enrichments, &mut endpoints, &hub_name)?;
-        for (source, table) in Source::ALL.into_iter().zip(&mut sources) {
-            let reachable = table
-                .routes
-                .iter()
-                .filter_map(|&place| routes.get(place))
-                .map(|route| route.endpoint)
-                .chain(table.fallback)
-                .fold(EndpointSet::default(), EndpointSet::with);
-            let reads_twin = |enrichment: &CompiledEnrichment| {
-                matches!(enrichment.value, EnrichmentValue::Twin { .. })
-                    && !enrichment.endpoints.and(reachable).is_empty()
-            };
-            table.needs_twin |= is_enriched(source) && enrichments.iter().any(reads_twin);
+        let enrichments = compile_enrichments(parts.enrichments, &mut endpoints, &hub_name)?.into();
+        let mut table = Self {
+            routes,
+            sources: Default::default(),
+            configured_fallback: parts.fallback,
+            endpoints: Vec::new(),
+            single: Vec::new(),
+            nobody: Arc::from([]),
+            enrichments,
+            hub_name,
+        };
+        table.name_endpoints(endpoints);
+        table.summarise();
+        for (source, routes) in Source::ALL.into_iter().zip(&mut table.sources) {
+            let of_source = (0..).zip(&table.routes).filter_map(|(number, route)| Some((number, route.as_ref()?)));
+            let enabled = of_source.filter(|(_, route)| route.enabled && route.source == source);
+            routes.matcher = Matcher::new(enabled.map(|(number, route)| route.indexed(number)).collect());
         }
-        let single = endpoints.0.iter().map(|name| Arc::from([name.clone()])).collect();
-        Ok(Self { routes, sources, endpoints: endpoints.0, single, nobody: Arc::from([]), enrichments, hub_name })
+        Ok(table)
+    }
+
+    /// This table with another route, in place of the one with the same name if there is one. It shares the index of the
+    /// other routes, so at 100,000 routes it takes milliseconds; this table goes on deciding meanwhile.
+    ///
+    /// # Errors
+    /// There would be too many routes or endpoints. Endpoints that no route goes to any more count until a table is made
+    /// with [`Self::new`].
+    pub fn with_route(&self, route: Route, program: Program) -> Result<Self, TableError> {
+        let mut endpoints = Endpoints(self.endpoints.clone());
+        let known = self.number(&route.name);
+        if known.is_none() && self.routes.iter().flatten().count() >= MAX_ROUTES {
+            return Err(TableError::TooManyRoutes);
+        }
+        let number = known.unwrap_or(self.routes.len());
+        let placed = PlacedRoute::new(route, program, &mut endpoints)?;
+        self.changed(number, Some(&placed), endpoints)
+    }
+
+    /// This table without a route. A name that no route has changes nothing. See [`Self::with_route`].
+    ///
+    /// # Errors
+    /// The hub has no routes then, and all places for endpoints are taken, so that none is left for `events`.
+    pub fn without_route(&self, name: &RouteName) -> Result<Self, TableError> {
+        let number = self.number(name).unwrap_or(self.routes.len());
+        let mut endpoints = Endpoints(self.endpoints.clone());
+        if self.routes.iter().enumerate().all(|(place, route)| place == number || route.is_none()) {
+            endpoints.place(&EndpointName::events())?;
+        }
+        self.changed(number, None, endpoints)
+    }
+
+    /// The number of the route with a name.
+    fn number(&self, name: &RouteName) -> Option<usize> {
+        let hash = name_hash(name);
+        let is_named = |placed: &PlacedRoute| {
+            placed.name_hash == hash && placed.compiled.route.name.as_str().eq_ignore_ascii_case(name.as_str())
+        };
+        self.routes.iter().position(|placed| placed.as_ref().is_some_and(is_named))
+    }
+
+    fn changed(&self, number: usize, route: Option<&PlacedRoute>, endpoints: Endpoints) -> Result<Self, TableError> {
+        let small = u32::try_from(number).map_err(|_| TableError::TooManyRoutes)?;
+        let mut routes = self.routes.clone();
+        if number == routes.len() {
+            routes.push(None);
+        }
+        let before = routes.get_mut(number).and_then(|place| std::mem::replace(place, route.cloned()));
+        let mut sources = self.sources.clone();
+        for (source, routes) in Source::ALL.into_iter().zip(&mut sources) {
+            let concerns = |route: &&PlacedRoute| route.enabled && route.source == source;
+            let gone = before.as_ref().filter(concerns).map(|_| small);
+            let new = route.filter(concerns).map(|route| route.indexed(small));
+            if gone.is_some() || new.is_some() {
+                routes.matcher = routes.matcher.with(gone.as_slice(), Vec::from_iter(new));
+            }
+        }
+        let mut table = Self {
+            routes,
+            sources,
+            configured_fallback: self.configured_fallback.clone(),
+            endpoints: Vec::new(),
+            single: self.single.clone(),
+            nobody: Arc::clone(&self.nobody),
+            enrichments: Arc::clone(&self.enrichments),
+            hub_name: Arc::clone(&self.hub_name),
+        };
+        table.name_endpoints(endpoints);
+        table.summarise();
+        Ok(table)
     }
 
     /// The table of a new hub: everything that devices send goes to `events`.
     #[must_use]
     pub fn default_for(hub_name: &str) -> Self {
-        let events = EndpointName::events();
-        let mut sources: [SourceRoutes; Source::ALL.len()] = Default::default();
-        sources[Source::DeviceMessages.index()].fallback = Some(0);
-        Self {
+        let mut table = Self {
             routes: Vec::new(),
-            sources,
-            single: vec![Arc::from([events.clone()])],
-            endpoints: vec![events],
+            sources: Default::default(),
+            configured_fallback: Some(EndpointName::events()),
+            endpoints: Vec::new(),
+            single: Vec::new(),
             nobody: Arc::from([]),
-            enrichments: Vec::new(),
+            enrichments: Arc::from([]),
             hub_name: hub_name.into(),
-        }
+        };
+        table.name_endpoints(Endpoints(vec![EndpointName::events()]));
+        table.summarise();
+        table
     }
 
     /// Whether a message of this source can go anywhere. Where it cannot, the hub need not write the event at all.
     #[must_use]
     pub fn listens(&self, source: Source) -> bool {
         let source = self.of(source);
-        !source.routes.is_empty() || source.fallback.is_some()
+        source.count > 0 || source.fallback.is_some()
     }
 
     /// Whether a decision for this source may read the sender's twin.
@@ -264,48 +349,114 @@ impl RouteTable {
 
     /// The routes, disabled ones included, in the order configured.
     pub fn routes(&self) -> impl Iterator<Item = (&Route, &Program)> {
-        self.routes.iter().map(|compiled| (&compiled.route, &compiled.program))
+        self.routes.iter().flatten().map(|placed| (&placed.compiled.route, &*placed.compiled.program))
     }
 
-    /// Every endpoint that a route, the fallback route or an enrichment names.
+    /// Every endpoint that a route, the fallback route or an enrichment names or has named.
     #[must_use]
     pub fn endpoints(&self) -> &[EndpointName] {
         &self.endpoints
     }
 
-    /// Decides where a message goes. Without routes for its source this is a look-up that allocates nothing.
+    /// Decides where a message goes. Without routes for its source this is a look-up that allocates nothing; otherwise the
+    /// matcher finds the endpoints without touching every route.
     #[must_use]
     pub fn decide(&self, message: &MessageView<'_>) -> Decision {
+        let chosen = self.of(message.source()).matcher.endpoints(message);
+        self.conclude(EndpointSet(chosen), message)
+    }
+
+    /// Like [`Self::decide`], and reports each route that matches.
+    pub fn decide_with_matches<'t>(
+        &'t self,
+        message: &MessageView<'_>,
+        mut matched: impl FnMut(&'t Route),
+    ) -> Decision {
         let mut chosen = EndpointSet::default();
-        for route in self.enabled(message.source()) {
-            // A second route to an endpoint cannot change the decision.
-            if !chosen.contains(route.endpoint) && evaluate(&route.program, message) == Verdict::True {
-                chosen = chosen.with(route.endpoint);
+        let mut numbers = Vec::new();
+        self.matching(message, &mut numbers);
+        for placed in numbers.into_iter().filter_map(|number| self.routes.get(number as usize)?.as_ref()) {
+            chosen = chosen.with(placed.endpoint);
+            matched(&placed.compiled.route);
+        }
+        self.conclude(chosen, message)
+    }
+
+    /// The numbers of all routes that a message matches, in no particular order: places among the routes as they were when
+    /// the table was made, which never change.
+    pub fn matching(&self, message: &MessageView<'_>, numbers: &mut Vec<u32>) {
+        self.of(message.source()).matcher.routes(message, numbers);
+    }
+
+    /// Like [`Self::decide`], and reports the verdict of every enabled route of the message's source, for logs of undefined
+    /// evaluations and tests of routes. It runs the interpreter for each of them, which takes as much time as there are
+    /// routes.
+    pub fn decide_observed(&self, message: &MessageView<'_>, mut observe: impl FnMut(&Route, Verdict)) -> Decision {
+        let mut chosen = EndpointSet::default();
+        let enabled = self.routes.iter().flatten().filter(|placed| placed.enabled && placed.source == message.source());
+        for PlacedRoute { compiled, endpoint, .. } in enabled {
+            let verdict = evaluate(&compiled.program, message);
+            observe(&compiled.route, verdict);
+            if verdict == Verdict::True {
+                chosen = chosen.with(*endpoint);
             }
         }
         self.conclude(chosen, message)
     }
 
-    /// Like [`Self::decide`], and reports the verdict of every enabled route of the message's source, for metrics, logs
-    /// of undefined evaluations, and tests of routes.
-    pub fn decide_observed(&self, message: &MessageView<'_>, mut observe: impl FnMut(&Route, Verdict)) -> Decision {
-        let mut chosen = EndpointSet::default();
-        for route in self.enabled(message.source()) {
-            let verdict = evaluate(&route.program, message);
-            observe(&route.route, verdict);
-            if verdict == Verdict::True {
-                chosen = chosen.with(route.endpoint);
-            }
-        }
-        self.conclude(chosen, message)
+    /// Whether so many routes were changed one by one that a table made with [`Self::new`] would decide noticeably faster. At
+    /// 100,000 routes, making it takes up to a second: let another thread do it.
+    #[must_use]
+    pub fn is_fragmented(&self) -> bool {
+        self.sources.iter().any(|source| source.matcher.is_fragmented())
+    }
+
+    /// Bytes of memory that the indexes of the routes take.
+    #[must_use]
+    pub fn index_bytes(&self) -> usize {
+        self.sources.iter().map(|source| source.matcher.size()).sum()
     }
 
     fn of(&self, source: Source) -> &SourceRoutes {
         &self.sources[source.index()]
     }
 
-    fn enabled(&self, source: Source) -> impl Iterator<Item = &CompiledRoute> {
-        self.of(source).routes.iter().filter_map(|&place| self.routes.get(place))
+    fn name_endpoints(&mut self, endpoints: Endpoints) {
+        self.endpoints = endpoints.0;
+        let named = self.endpoints.iter().skip(self.single.len());
+        self.single.extend(named.map(|name| Arc::from([name.clone()])));
+    }
+
+    /// Collects what the hub asks about all routes of a source.
+    fn summarise(&mut self) {
+        let mut reachable = [EndpointSet::default(); Source::ALL.len()];
+        for source in &mut self.sources {
+            (source.count, source.fallback, source.needs_body, source.needs_twin) = (0, None, false, false);
+        }
+        let mut defined = false;
+        for placed in self.routes.iter().flatten() {
+            defined = true;
+            let index = placed.source.index();
+            if let (true, Some(source), Some(reachable)) =
+                (placed.enabled, self.sources.get_mut(index), reachable.get_mut(index))
+            {
+                source.count += 1;
+                source.needs_body |= placed.needs_body;
+                source.needs_twin |= placed.needs_twin;
+                *reachable = reachable.with(placed.endpoint);
+            }
+        }
+        let fallback = fallback_of(self.configured_fallback.as_ref(), !defined);
+        let place = fallback.and_then(|name| self.endpoints.iter().position(|known| *known == name));
+        self.sources[Source::DeviceMessages.index()].fallback = place.and_then(|place| u8::try_from(place).ok());
+        for ((source, routes), reachable) in Source::ALL.into_iter().zip(&mut self.sources).zip(reachable) {
+            let reachable = routes.fallback.into_iter().fold(reachable, EndpointSet::with);
+            let reads_twin = |enrichment: &CompiledEnrichment| {
+                matches!(enrichment.value, EnrichmentValue::Twin { .. })
+                    && !enrichment.endpoints.and(reachable).is_empty()
+            };
+            routes.needs_twin |= is_enriched(source) && self.enrichments.iter().any(reads_twin);
+        }
     }
 
     fn conclude(&self, chosen: EndpointSet, message: &MessageView<'_>) -> Decision {
@@ -383,9 +534,38 @@ impl fmt::Debug for RouteTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RouteTable")
             .field("hub_name", &self.hub_name)
-            .field("routes", &self.routes.iter().map(|compiled| &compiled.route).collect::<Vec<_>>())
+            .field("routes", &self.routes().map(|(route, _)| route).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
+}
+
+impl PlacedRoute {
+    fn new(route: Route, program: Program, endpoints: &mut Endpoints) -> Result<Self, TableError> {
+        Ok(Self {
+            name_hash: name_hash(&route.name),
+            source: route.source,
+            endpoint: endpoints.place(&route.endpoint)?,
+            enabled: route.enabled,
+            needs_body: program.needs_body(),
+            needs_twin: program.needs_twin(),
+            compiled: Arc::new(CompiledRoute { route, program: Arc::new(program) }),
+        })
+    }
+
+    fn indexed(&self, route: u32) -> Indexed {
+        Indexed { route, endpoint: self.endpoint, program: Arc::clone(&self.compiled.program) }
+    }
+}
+
+/// A hub without any route keeps its messages readable, whatever the fallback route says.
+fn fallback_of(configured: Option<&EndpointName>, no_routes: bool) -> Option<EndpointName> {
+    if no_routes { Some(EndpointName::events()) } else { configured.cloned() }
+}
+
+fn name_hash(name: &RouteName) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.as_str().to_ascii_lowercase().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Digital twin changes are not enriched (protocol notes: routing §4).
@@ -417,50 +597,4 @@ fn compile_enrichments(
         compiled.push(CompiledEnrichment { key, value, static_value, endpoints: set });
     }
     Ok(compiled)
-}
-
-/// The endpoints of a table, each named once, in the order of first mention.
-#[derive(Default)]
-struct Endpoints(Vec<EndpointName>);
-
-impl Endpoints {
-    fn place(&mut self, name: &EndpointName) -> Result<u8, TableError> {
-        let place = self.0.iter().position(|known| known == name).unwrap_or(self.0.len());
-        let small = u8::try_from(place).ok().filter(|_| place < MAX_ENDPOINTS).ok_or(TableError::TooManyEndpoints)?;
-        if place == self.0.len() {
-            self.0.push(name.clone());
-        }
-        Ok(small)
-    }
-}
-
-/// A set of places in `RouteTable::endpoints`, all below [`MAX_ENDPOINTS`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct EndpointSet(u64);
-
-impl EndpointSet {
-    fn with(self, place: u8) -> Self {
-        Self(self.0 | 1_u64.checked_shl(u32::from(place)).unwrap_or(0))
-    }
-    fn contains(self, place: u8) -> bool {
-        self.0.checked_shr(u32::from(place)).unwrap_or(0) & 1 == 1
-    }
-    fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-    fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-    fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-    /// The places, rising.
-    fn iter(self) -> impl Iterator<Item = u8> {
-        let mut rest = self.0;
-        std::iter::from_fn(move || {
-            let place = u8::try_from(rest.trailing_zeros()).ok().filter(|_| rest != 0)?;
-            rest &= rest - 1;
-            Some(place)
-        })
-    }
 }
