@@ -121,6 +121,7 @@ impl<W: World> Function<W> {
         &self,
         call: impl FnOnce(&W, &mut Store<StoreLimits>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
+        let _span = nave_trace::function(self.name).entered();
         self.metrics.around(|| self.run(call))
     }
 

@@ -35,7 +35,7 @@ use nave_hub::provisioning::info_json;
 use nave_hub::{Authorities, ErrorCode, Hub, HubError, Platform};
 use nave_model::{CaRecord, HostName};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::call::{Call, read_document};
 use crate::monitoring::Monitoring;
@@ -43,18 +43,13 @@ use crate::operator::{self, Operator};
 use crate::reply::{self, Reply, Style};
 use crate::route::{self, Target, not_allowed};
 use crate::service::{Body, HttpService, Peer, ResponseBody};
+use crate::table::{Access, Answer, Content, EMPTY, Found, Route, Verb, find, json, ok, route};
 
 /// Longest body of a request, in bytes; a longer one is refused unread. A certificate has at most 64 KB of text.
 const MAX_ADMIN_BODY_BYTES: usize = 128 << 10;
 
-/// The resources of [`Operator`], below `/admin`.
-const OPERATOR: [&str; 3] = ["configuration", "reload", "backup"];
-
 /// Bytes of the key that tokens are compared under.
 const COMPARISON_KEY_BYTES: usize = 32;
-
-/// Where Prometheus reads.
-const METRICS_PATH: &str = "/metrics";
 
 /// The administration surface. Cheap to clone.
 #[derive(Clone)]
@@ -101,10 +96,9 @@ impl Admin {
         self
     }
 
-    fn knows(&self, presented: Option<&str>, path: &str) -> bool {
+    fn knows(&self, presented: Option<&str>, metrics: bool) -> bool {
         let Some(presented) = presented.filter(|presented| !presented.is_empty()) else { return false };
-        let for_metrics =
-            || path == METRICS_PATH && self.metrics_token.as_ref().is_some_and(|token| token.is(presented));
+        let for_metrics = || metrics && self.metrics_token.as_ref().is_some_and(|token| token.is(presented));
         self.token.is(presented) || for_metrics()
     }
 
@@ -126,7 +120,7 @@ impl HttpService for Admin {
                     let platform = Arc::clone(&admin.platform);
                     let (method, headers) = (parts.method, parts.headers);
                     let call = Call { platform, method, target, headers, peer, changes_as: OnceLock::new() };
-                    let result = answer(&admin, parts.uri.path(), &call, body).await;
+                    let result = answer(&admin, &call, body).await;
                     call.record("", &result);
                     result
                 }
@@ -141,75 +135,225 @@ impl HttpService for Admin {
     }
 }
 
-async fn answer(admin: &Admin, path: &str, call: &Call, body: Body) -> Result<Reply, HubError> {
-    if let Some(reply) = admin.monitoring.probe(path) {
-        return if call.method == Method::GET || call.method == Method::HEAD {
-            Ok(reply)
-        } else {
-            Err(not_allowed(&call.method))
-        };
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Do {
+    Healthy,
+    Ready,
+    Metrics,
+    Status,
+    Operator(operator::Operation),
+    ListAuthorities,
+    AddAuthority,
+    VerifyAuthority,
+    DeleteAuthority,
+}
+
+const PLAIN: Content = Content("text/plain", None);
+
+/// Everything that the administration serves.
+pub(crate) const ROUTES: &[Route<Do>] = &[
+    route(
+        Verb::Get,
+        "/healthz",
+        Do::Healthy,
+        Access::Anyone,
+        ("healthz", "Whether requests are answered at all."),
+        &[Answer(200, Some(PLAIN))],
+    ),
+    route(
+        Verb::Get,
+        "/readyz",
+        Do::Ready,
+        Access::Anyone,
+        ("readyz", "Whether devices and services are served; else why not."),
+        &[Answer(200, Some(PLAIN)), Answer(503, Some(PLAIN))],
+    ),
+    route(
+        Verb::Get,
+        "/metrics",
+        Do::Metrics,
+        Access::Metrics,
+        ("metrics", "Metrics for Prometheus."),
+        &[Answer(200, Some(PLAIN))],
+    ),
+    route(
+        Verb::Get,
+        "/admin/status",
+        Do::Status,
+        Access::Admin,
+        ("status", "What is served, and how the process does."),
+        &[ok("Status")],
+    ),
+    route(
+        Verb::Get,
+        "/admin/configuration",
+        Do::Operator(operator::Operation::Configuration),
+        Access::Admin,
+        ("configuration", "The configuration in force, and where each value came from."),
+        &[ok("Configuration")],
+    ),
+    route(
+        Verb::Post,
+        "/admin/reload",
+        Do::Operator(operator::Operation::Reload),
+        Access::Admin,
+        ("reload", "Takes up a changed configuration: all of it or nothing."),
+        &[ok("Reloaded")],
+    ),
+    route(
+        Verb::Get,
+        "/admin/backup",
+        Do::Operator(operator::Operation::Backup),
+        Access::Admin,
+        ("backup", "A copy of everything that is kept."),
+        &[Answer(200, Some(Content("application/octet-stream", None)))],
+    ),
+    route(
+        Verb::Get,
+        "/admin/hubs/{hub}/authorities",
+        Do::ListAuthorities,
+        Access::Admin,
+        ("listHubAuthorities", "Lists the certificate authorities of a hub."),
+        &[ok("Authorities")],
+    ),
+    Route {
+        body: Some(json("NewAuthority")),
+        ..route(
+            Verb::Post,
+            "/admin/hubs/{hub}/authorities",
+            Do::AddAuthority,
+            Access::Admin,
+            ("addHubAuthority", "Adds a certificate authority to a hub."),
+            &[ok("Authority")],
+        )
+    },
+    Route {
+        body: Some(json("Proof")),
+        ..route(
+            Verb::Post,
+            "/admin/hubs/{hub}/authorities/{authorityName}/verify",
+            Do::VerifyAuthority,
+            Access::Admin,
+            ("verifyHubAuthority", "Proves the possession of an authority's key to a hub."),
+            &[ok("Authority")],
+        )
+    },
+    route(
+        Verb::Delete,
+        "/admin/hubs/{hub}/authorities/{authorityName}",
+        Do::DeleteAuthority,
+        Access::Admin,
+        ("deleteHubAuthority", "Takes a certificate authority from a hub."),
+        &[EMPTY],
+    ),
+    route(
+        Verb::Get,
+        "/admin/provisioning/authorities",
+        Do::ListAuthorities,
+        Access::Admin,
+        ("listProvisioningAuthorities", "Lists the certificate authorities of the provisioning service."),
+        &[ok("Authorities")],
+    ),
+    Route {
+        body: Some(json("NewAuthority")),
+        ..route(
+            Verb::Post,
+            "/admin/provisioning/authorities",
+            Do::AddAuthority,
+            Access::Admin,
+            ("addProvisioningAuthority", "Adds a certificate authority to the provisioning service."),
+            &[ok("Authority")],
+        )
+    },
+    Route {
+        body: Some(json("Proof")),
+        ..route(
+            Verb::Post,
+            "/admin/provisioning/authorities/{authorityName}/verify",
+            Do::VerifyAuthority,
+            Access::Admin,
+            ("verifyProvisioningAuthority", "Proves the possession of an authority's key to the provisioning service."),
+            &[ok("Authority")],
+        )
+    },
+    route(
+        Verb::Delete,
+        "/admin/provisioning/authorities/{authorityName}",
+        Do::DeleteAuthority,
+        Access::Admin,
+        ("deleteProvisioningAuthority", "Takes a certificate authority from the provisioning service."),
+        &[EMPTY],
+    ),
+];
+
+async fn answer(admin: &Admin, call: &Call, body: Body) -> Result<Reply, HubError> {
+    let words = call.target.segments();
+    // Probes may ask for the head alone.
+    let meant = if call.method == Method::HEAD { &Method::GET } else { &call.method };
+    let found = find(ROUTES, &words, meant);
+    let access = match &found {
+        Found::Operation(route) => route.access,
+        _ => Access::Admin,
+    };
+    if access != Access::Anyone {
+        let presented = call.token().and_then(|text| text.split_once(' '));
+        let presented =
+            presented.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer")).map(|(_, token)| token.trim());
+        if !admin.knows(presented, access == Access::Metrics) {
+            return Err(unauthorized());
+        }
     }
-    let presented = call.token().and_then(|text| text.split_once(' '));
-    let presented =
-        presented.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer")).map(|(_, token)| token.trim());
-    if !admin.knows(presented, path) {
-        return Err(unauthorized());
-    }
-    if path == METRICS_PATH {
-        return if call.method == Method::GET {
-            Ok(admin.monitoring.metrics())
-        } else {
-            Err(not_allowed(&call.method))
-        };
-    }
-    if call.method != Method::GET {
+    let route = match found {
+        Found::Operation(route) if call.method != Method::HEAD || route.access == Access::Anyone => route,
+        Found::Nothing => return Err(route::not_found()),
+        _ => return Err(not_allowed(&call.method)),
+    };
+    if call.method != Method::GET && call.method != Method::HEAD {
         call.changes_as(Actor::Admin);
     }
-    match call.target.segments().as_slice() {
-        ["admin", "status"] if call.method == Method::GET => {
+    match route.does {
+        Do::Healthy => Ok(Monitoring::healthy()),
+        Do::Ready => Ok(admin.monitoring.ready()),
+        Do::Metrics => Ok(admin.monitoring.metrics()),
+        Do::Status => {
             let mut status = status_json(&call.platform);
             if let (Some(members), Some(operator)) = (status.as_object_mut(), &admin.operator) {
                 members.extend(operator.status());
             }
             Ok(reply::ok(&status))
         }
-        ["admin", "status"] => Err(not_allowed(&call.method)),
-        ["admin", "hubs", hub, rest @ ..] => {
-            let hub = hub_named(&call.platform, hub)?;
-            authorities(hub.authorities(), rest, &call.method, body).await
-        }
-        ["admin", "provisioning", rest @ ..] => {
+        Do::Operator(operation) => operator::answer(admin.operator.as_deref(), operation).await,
+        Do::ListAuthorities | Do::AddAuthority | Do::VerifyAuthority | Do::DeleteAuthority => {
+            if words.get(1).is_some_and(|word| word.eq_ignore_ascii_case("hubs")) {
+                let hub = hub_named(&call.platform, call.target.segment(2))?;
+                return authorities(hub.authorities(), route.does, call.target.segment(4), body).await;
+            }
             let service = Arc::clone(call.platform.provisioning());
-            authorities(service.authorities(), rest, &call.method, body).await
+            authorities(service.authorities(), route.does, call.target.segment(3), body).await
         }
-        ["admin", path @ ..] if path.first().is_some_and(|first| OPERATOR.contains(first)) => {
-            operator::answer(admin.operator.as_deref(), path, &call.method).await
-        }
-        _ => Err(route::not_found()),
     }
 }
 
-async fn authorities(authorities: &Authorities, path: &[&str], method: &Method, body: Body) -> Result<Reply, HubError> {
-    match (path, method) {
-        (["authorities"], &Method::GET) => {
-            let records = authorities.list().await?;
-            Ok(reply::ok(&Value::Array(records.iter().map(authority_json).collect())))
-        }
-        (["authorities"], &Method::POST) => {
+async fn authorities(authorities: &Authorities, does: Do, name: &str, body: Body) -> Result<Reply, HubError> {
+    match does {
+        Do::AddAuthority => {
             let new: NewAuthority = read_document(body, MAX_ADMIN_BODY_BYTES).await?;
             let record = authorities.add(&new.name, &new.certificate, new.verified).await?;
             Ok(reply::ok(&authority_json(&record)))
         }
-        (["authorities", name, "verify"], &Method::POST) => {
+        Do::VerifyAuthority => {
             let proof: Proof = read_document(body, MAX_ADMIN_BODY_BYTES).await?;
             Ok(reply::ok(&authority_json(&authorities.verify(name, &proof.certificate).await?)))
         }
-        (["authorities", name], &Method::DELETE) => {
+        Do::DeleteAuthority => {
             authorities.delete(name).await?;
             Ok(reply::no_content())
         }
-        (["authorities"] | ["authorities", _] | ["authorities", _, "verify"], method) => Err(not_allowed(method)),
-        _ => Err(route::not_found()),
+        _ => {
+            let records = authorities.list().await?;
+            Ok(reply::ok(&Value::Array(records.iter().map(authority_json).collect())))
+        }
     }
 }
 
@@ -237,7 +381,7 @@ fn status_json(platform: &Platform) -> Value {
         .hubs()
         .iter()
         .map(|hub| {
-            json!({
+            serde_json::json!({
                 "id": hub.id().as_str(),
                 "hostName": hub.host_name().as_str(),
                 "aliases": hub.aliases().iter().map(HostName::as_str).collect::<Vec<_>>(),
@@ -246,7 +390,7 @@ fn status_json(platform: &Platform) -> Value {
         })
         .collect();
     let service = platform.provisioning();
-    json!({
+    serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "hubs": hubs,
         "provisioning": {
@@ -257,17 +401,17 @@ fn status_json(platform: &Platform) -> Value {
 }
 
 fn authority_json(record: &CaRecord) -> Value {
-    let mut authority = json!({
+    let mut authority = serde_json::json!({
         "name": record.name,
         "certificate": record.certificate.0,
         "verified": record.verified,
     });
     if let Some(members) = authority.as_object_mut() {
         if let Some(code) = &record.verification_code {
-            members.insert("verificationCode".to_owned(), json!(code));
+            members.insert("verificationCode".to_owned(), serde_json::json!(code));
         }
-        members.insert("created".to_owned(), json!(record.created.iso()));
-        members.insert("updated".to_owned(), json!(record.updated.iso()));
+        members.insert("created".to_owned(), serde_json::json!(record.created.iso()));
+        members.insert("updated".to_owned(), serde_json::json!(record.updated.iso()));
         let der = STANDARD.decode(&record.certificate.0).ok();
         if let Some(info) = der.and_then(|der| CertificateInfo::parse(&der).ok()) {
             members.insert("info".to_owned(), info_json(&info));

@@ -1,4 +1,4 @@
-//! The APIs of the provisioning service: its paths, and the right that each asks for (protocol notes: authorization §4).
+//! The APIs of the provisioning service: every path, and the right that each asks for (protocol notes: authorization §4).
 
 use http::Method;
 use nave_auth::DpsRights;
@@ -10,27 +10,331 @@ use crate::call::Call;
 use crate::reply::Reply;
 use crate::route::{self, Target, check_dps_version, not_allowed};
 use crate::service::Body;
+use crate::table::{Access, Answer, Content, EMPTY, Found, Route, Verb, find, json, ok, route};
 use crate::{enrollments, policies, provision, registrations};
 
-/// What a path stands for.
-#[derive(Clone, Copy)]
-enum Resource {
-    /// All enrollments of a kind: bulk operations.
-    Enrollments(EnrollmentKind),
-    EnrollmentQuery(EnrollmentKind),
-    Enrollment(EnrollmentKind),
-    Attestation(EnrollmentKind),
-    Registration,
-    RegistrationQuery,
-    /// Custom allocation policies, which the cloud service does not have.
-    Policies,
-    Policy,
-    PolicyActivation,
-    PolicyRollback,
-    PolicyVersion,
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Do {
+    ChangeEnrollments(EnrollmentKind),
+    QueryEnrollments(EnrollmentKind),
+    GetEnrollment(EnrollmentKind),
+    PutEnrollment(EnrollmentKind),
+    DeleteEnrollment(EnrollmentKind),
+    ShowAttestation(EnrollmentKind),
+    GetRegistration,
+    DeleteRegistration,
+    QueryRegistrations,
+    ListPolicies,
+    GetPolicy,
+    ConfigurePolicy,
+    DeletePolicy,
+    ActivatePolicy,
+    RollBackPolicy,
+    PushVersion,
+    GetVersion,
+    DeleteVersion,
     /// A device's own registration, below an id scope.
     Device(provision::Operation),
 }
+
+const ENROLLMENT_READ: Access = Access::Dps(DpsRights::ENROLLMENT_READ);
+const ENROLLMENT_WRITE: Access = Access::Dps(DpsRights::ENROLLMENT_WRITE);
+const STATUS_READ: Access = Access::Dps(DpsRights::REGISTRATION_STATUS_READ);
+const STATUS_WRITE: Access = Access::Dps(DpsRights::REGISTRATION_STATUS_WRITE);
+const CONFIG: Access = Access::Dps(DpsRights::SERVICE_CONFIG);
+
+const COMPONENT: Content = Content("application/wasm", None);
+const OPERATION: Content = json("RegistrationOperation");
+
+/// Everything that the provisioning service serves.
+pub(crate) const ROUTES: &[Route<Do>] = &[
+    Route {
+        body: Some(json("BulkEnrollments")),
+        ..route(
+            Verb::Post,
+            "/enrollments",
+            Do::ChangeEnrollments(EnrollmentKind::Individual),
+            ENROLLMENT_WRITE,
+            ("changeEnrollments", "Changes up to ten enrollments; each succeeds or fails by itself."),
+            &[ok("BulkEnrollmentResult")],
+        )
+    },
+    Route {
+        takes: &["maxItemCount", "continuation"],
+        body: Some(json("Query")),
+        ..route(
+            Verb::Post,
+            "/enrollments/query",
+            Do::QueryEnrollments(EnrollmentKind::Individual),
+            ENROLLMENT_READ,
+            ("listEnrollments", "Lists enrollments, page by page."),
+            &[ok("Enrollments")],
+        )
+    },
+    route(
+        Verb::Get,
+        "/enrollments/{registrationId}",
+        Do::GetEnrollment(EnrollmentKind::Individual),
+        ENROLLMENT_READ,
+        ("getEnrollment", "An enrollment, without its secrets."),
+        &[ok("Enrollment")],
+    ),
+    Route {
+        takes: &["ifMatch"],
+        body: Some(json("EnrollmentInput")),
+        ..route(
+            Verb::Put,
+            "/enrollments/{registrationId}",
+            Do::PutEnrollment(EnrollmentKind::Individual),
+            ENROLLMENT_WRITE,
+            ("putEnrollment", "Creates an enrollment, or with If-Match replaces it."),
+            &[ok("Enrollment")],
+        )
+    },
+    Route {
+        takes: &["ifMatch"],
+        ..route(
+            Verb::Delete,
+            "/enrollments/{registrationId}",
+            Do::DeleteEnrollment(EnrollmentKind::Individual),
+            ENROLLMENT_WRITE,
+            ("deleteEnrollment", "Deletes an enrollment."),
+            &[EMPTY],
+        )
+    },
+    route(
+        Verb::Post,
+        "/enrollments/{registrationId}/attestationmechanism",
+        Do::ShowAttestation(EnrollmentKind::Individual),
+        ENROLLMENT_READ,
+        (
+            "showEnrollmentAttestation",
+            "How the devices of an enrollment prove who they are: the only answer with secrets.",
+        ),
+        &[ok("Attestation")],
+    ),
+    Route {
+        body: Some(json("BulkEnrollmentGroups")),
+        ..route(
+            Verb::Post,
+            "/enrollmentGroups",
+            Do::ChangeEnrollments(EnrollmentKind::Group),
+            ENROLLMENT_WRITE,
+            ("changeEnrollmentGroups", "Changes up to ten enrollment groups; each succeeds or fails by itself."),
+            &[ok("BulkEnrollmentResult")],
+        )
+    },
+    Route {
+        takes: &["maxItemCount", "continuation"],
+        body: Some(json("Query")),
+        ..route(
+            Verb::Post,
+            "/enrollmentGroups/query",
+            Do::QueryEnrollments(EnrollmentKind::Group),
+            ENROLLMENT_READ,
+            ("listEnrollmentGroups", "Lists enrollment groups, page by page."),
+            &[ok("EnrollmentGroups")],
+        )
+    },
+    route(
+        Verb::Get,
+        "/enrollmentGroups/{enrollmentGroupId}",
+        Do::GetEnrollment(EnrollmentKind::Group),
+        ENROLLMENT_READ,
+        ("getEnrollmentGroup", "An enrollment group, without its secrets."),
+        &[ok("EnrollmentGroup")],
+    ),
+    Route {
+        takes: &["ifMatch"],
+        body: Some(json("EnrollmentGroupInput")),
+        ..route(
+            Verb::Put,
+            "/enrollmentGroups/{enrollmentGroupId}",
+            Do::PutEnrollment(EnrollmentKind::Group),
+            ENROLLMENT_WRITE,
+            ("putEnrollmentGroup", "Creates an enrollment group, or with If-Match replaces it."),
+            &[ok("EnrollmentGroup")],
+        )
+    },
+    Route {
+        takes: &["ifMatch"],
+        ..route(
+            Verb::Delete,
+            "/enrollmentGroups/{enrollmentGroupId}",
+            Do::DeleteEnrollment(EnrollmentKind::Group),
+            ENROLLMENT_WRITE,
+            ("deleteEnrollmentGroup", "Deletes an enrollment group."),
+            &[EMPTY],
+        )
+    },
+    route(
+        Verb::Post,
+        "/enrollmentGroups/{enrollmentGroupId}/attestationmechanism",
+        Do::ShowAttestation(EnrollmentKind::Group),
+        ENROLLMENT_READ,
+        (
+            "showEnrollmentGroupAttestation",
+            "How the devices of an enrollment group prove who they are: the only answer with secrets.",
+        ),
+        &[ok("Attestation")],
+    ),
+    route(
+        Verb::Get,
+        "/registrations/{registrationId}",
+        Do::GetRegistration,
+        STATUS_READ,
+        ("getRegistration", "What became of a device."),
+        &[ok("Registration")],
+    ),
+    Route {
+        takes: &["ifMatch"],
+        ..route(
+            Verb::Delete,
+            "/registrations/{registrationId}",
+            Do::DeleteRegistration,
+            STATUS_WRITE,
+            ("deleteRegistration", "Forgets what became of a device; the device stays in its hub."),
+            &[EMPTY],
+        )
+    },
+    Route {
+        takes: &["maxItemCount", "continuation"],
+        body: Some(json("Query")),
+        ..route(
+            Verb::Post,
+            "/registrations/{enrollmentGroupId}/query",
+            Do::QueryRegistrations,
+            STATUS_READ,
+            ("listRegistrations", "Lists what became of the devices of a group, page by page."),
+            &[ok("Registrations")],
+        )
+    },
+    route(
+        Verb::Get,
+        "/allocationPolicies",
+        Do::ListPolicies,
+        CONFIG,
+        ("listPolicies", "Lists custom allocation policies. Nave's own, as all of these."),
+        &[ok("AllocationPolicies")],
+    ),
+    route(
+        Verb::Get,
+        "/allocationPolicies/{policyName}",
+        Do::GetPolicy,
+        CONFIG,
+        ("getPolicy", "A policy with its versions."),
+        &[ok("AllocationPolicy")],
+    ),
+    Route {
+        takes: &["ifMatch"],
+        body: Some(json("PolicySettings")),
+        ..route(
+            Verb::Patch,
+            "/allocationPolicies/{policyName}",
+            Do::ConfigurePolicy,
+            CONFIG,
+            ("configurePolicy", "Sets the limits of a policy, and whether its output is logged."),
+            &[ok("AllocationPolicy")],
+        )
+    },
+    Route {
+        takes: &["ifMatch"],
+        ..route(
+            Verb::Delete,
+            "/allocationPolicies/{policyName}",
+            Do::DeletePolicy,
+            CONFIG,
+            ("deletePolicy", "Deletes a policy that no enrollment names."),
+            &[EMPTY],
+        )
+    },
+    Route {
+        takes: &["ifMatch"],
+        body: Some(json("PolicyActivation")),
+        ..route(
+            Verb::Post,
+            "/allocationPolicies/{policyName}/activate",
+            Do::ActivatePolicy,
+            CONFIG,
+            ("activatePolicy", "Makes a version decide, for all devices or for some on trial."),
+            &[ok("AllocationPolicy")],
+        )
+    },
+    Route {
+        takes: &["ifMatch"],
+        ..route(
+            Verb::Post,
+            "/allocationPolicies/{policyName}/rollback",
+            Do::RollBackPolicy,
+            CONFIG,
+            ("rollBackPolicy", "Ends the trial, or makes the previous version decide again."),
+            &[ok("AllocationPolicy")],
+        )
+    },
+    route(
+        Verb::Get,
+        "/allocationPolicies/{policyName}/versions/{version}",
+        Do::GetVersion,
+        CONFIG,
+        ("getPolicyVersion", "The component of a version."),
+        &[Answer(200, Some(COMPONENT))],
+    ),
+    Route {
+        takes: &["ifMatch", "contentDigest", "signature"],
+        body: Some(COMPONENT),
+        ..route(
+            Verb::Put,
+            "/allocationPolicies/{policyName}/versions/{version}",
+            Do::PushVersion,
+            CONFIG,
+            ("pushPolicyVersion", "Adds a version, and with the first one the policy."),
+            &[ok("AllocationPolicy")],
+        )
+    },
+    Route {
+        takes: &["ifMatch"],
+        ..route(
+            Verb::Delete,
+            "/allocationPolicies/{policyName}/versions/{version}",
+            Do::DeleteVersion,
+            CONFIG,
+            ("deletePolicyVersion", "Deletes a version that decides nothing."),
+            &[EMPTY],
+        )
+    },
+    Route {
+        takes: &["forceRegistration"],
+        body: Some(json("RegistrationRequest")),
+        ..route(
+            Verb::Put,
+            "/{idScope}/registrations/{registrationId}/register",
+            Do::Device(provision::Operation::Register),
+            Access::Registration,
+            ("register", "A device registers; it is told to ask for the outcome, or (a setting) told the outcome."),
+            &[Answer(202, Some(OPERATION)), Answer(200, Some(OPERATION))],
+        )
+    },
+    route(
+        Verb::Get,
+        "/{idScope}/registrations/{registrationId}/operations/{operationId}",
+        Do::Device(provision::Operation::Status),
+        Access::Registration,
+        ("registrationStatus", "What became of a registration; 202 as long as it goes on."),
+        &[Answer(200, Some(OPERATION)), Answer(202, Some(OPERATION))],
+    ),
+    Route {
+        body: Some(json("RegistrationRequest")),
+        ..route(
+            Verb::Post,
+            "/{idScope}/registrations/{registrationId}",
+            Do::Device(provision::Operation::LookUp),
+            Access::Registration,
+            ("lookUpRegistration", "A device asks where it was assigned to before."),
+            &[ok("Registration")],
+        )
+    },
+];
 
 /// Whether a path can only be one of the provisioning service. Needed where a hub answers to the same host name.
 pub(crate) fn is_path(target: &Target) -> bool {
@@ -44,95 +348,42 @@ pub(crate) fn is_path(target: &Target) -> bool {
 
 /// Answers a request to the provisioning service.
 pub(crate) async fn answer(call: &Call, body: Body) -> Result<Reply, HubError> {
-    let resource = resource(call).ok_or_else(route::not_found)?;
+    let words = call.target.segments();
+    let found = find(ROUTES, &words, &call.method);
+    if matches!(found, Found::Nothing) {
+        return Err(route::not_found());
+    }
     check_dps_version(&call.target)?;
-    if let Resource::Device(operation) = resource {
-        return provision::answer(operation, call, body).await;
-    }
-    let rights = rights(resource, &call.method).ok_or_else(|| not_allowed(&call.method))?;
-    let facts = call.platform.provisioning().authorize(call.token(), &call.target.segments(), rights)?;
-    let is_configuration = rights == DpsRights::SERVICE_CONFIG && call.method != Method::GET;
-    if is_configuration || rights == DpsRights::ENROLLMENT_WRITE || rights == DpsRights::REGISTRATION_STATUS_WRITE {
-        call.changes_as(Actor::Policy(facts.policy.as_str().to_owned()));
-    }
-    call.platform.provisioning().pass().await?;
-    match resource {
-        Resource::Enrollments(kind) => enrollments::bulk(kind, call, body).await,
-        Resource::EnrollmentQuery(kind) => enrollments::query(kind, call, body).await,
-        Resource::Enrollment(kind) => match call.method {
-            Method::PUT => enrollments::put(kind, call, body).await,
-            Method::DELETE => enrollments::delete(kind, call).await,
-            _ => enrollments::get(kind, call).await,
-        },
-        Resource::Attestation(kind) => enrollments::attestation(kind, call).await,
-        Resource::Registration => match call.method {
-            Method::DELETE => registrations::delete(call).await,
-            _ => registrations::get(call).await,
-        },
-        Resource::RegistrationQuery => registrations::query(call, body).await,
-        Resource::Policies => policies::list(call).await,
-        Resource::Policy => match call.method {
-            Method::PATCH => policies::configure(call, body).await,
-            Method::DELETE => policies::delete(call).await,
-            _ => policies::get(call).await,
-        },
-        Resource::PolicyActivation => policies::activate(call, body).await,
-        Resource::PolicyRollback => policies::roll_back(call).await,
-        Resource::PolicyVersion => match call.method {
-            Method::PUT => policies::push(call, body).await,
-            Method::DELETE => policies::delete_version(call).await,
-            _ => policies::component(call).await,
-        },
-        Resource::Device(_) => Err(route::not_found()),
-    }
-}
-
-/// The rights for a method at a resource; `None` where the method does not exist.
-fn rights(resource: Resource, method: &Method) -> Option<DpsRights> {
-    match (resource, method) {
-        (Resource::Enrollment(_), &Method::GET) | (Resource::EnrollmentQuery(_), &Method::POST) => {
-            Some(DpsRights::ENROLLMENT_READ)
+    let Found::Operation(route) = found else { return Err(not_allowed(&call.method)) };
+    let service = call.platform.provisioning();
+    nave_trace::routed(service.id_scope().as_str(), route.path);
+    if let Access::Dps(rights) = route.access {
+        let facts = service.authorize(call.token(), &words, rights)?;
+        let is_configuration = rights == DpsRights::SERVICE_CONFIG && call.method != Method::GET;
+        if is_configuration || rights == DpsRights::ENROLLMENT_WRITE || rights == DpsRights::REGISTRATION_STATUS_WRITE {
+            call.changes_as(Actor::Policy(facts.policy.as_str().to_owned()));
         }
-        (Resource::Attestation(_), &Method::POST) => Some(DpsRights::ENROLLMENT_READ),
-        (Resource::Enrollment(_), &Method::PUT | &Method::DELETE) | (Resource::Enrollments(_), &Method::POST) => {
-            Some(DpsRights::ENROLLMENT_WRITE)
-        }
-        (Resource::Registration, &Method::GET) | (Resource::RegistrationQuery, &Method::POST) => {
-            Some(DpsRights::REGISTRATION_STATUS_READ)
-        }
-        (Resource::Registration, &Method::DELETE) => Some(DpsRights::REGISTRATION_STATUS_WRITE),
-        (Resource::Policies, &Method::GET)
-        | (Resource::Policy, &Method::GET | &Method::PATCH | &Method::DELETE)
-        | (Resource::PolicyActivation | Resource::PolicyRollback, &Method::POST)
-        | (Resource::PolicyVersion, &Method::GET | &Method::PUT | &Method::DELETE) => Some(DpsRights::SERVICE_CONFIG),
-        _ => None,
+        service.pass().await?;
     }
-}
-
-fn resource(call: &Call) -> Option<Resource> {
-    let words = call.target.words();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let post = call.method == Method::POST;
-    let kind = match words.first() {
-        Some(&"enrollments") => Some(EnrollmentKind::Individual),
-        Some(&"enrollmentgroups") => Some(EnrollmentKind::Group),
-        _ => None,
-    };
-    Some(match (kind, words.as_slice()) {
-        (Some(kind), [_]) => Resource::Enrollments(kind),
-        (Some(kind), [_, "query"]) if post => Resource::EnrollmentQuery(kind),
-        (Some(kind), [_, _]) => Resource::Enrollment(kind),
-        (Some(kind), [_, _, "attestationmechanism"]) => Resource::Attestation(kind),
-        (None, ["registrations", _]) => Resource::Registration,
-        (None, ["registrations", _, "query"]) => Resource::RegistrationQuery,
-        (None, ["allocationpolicies"]) => Resource::Policies,
-        (None, ["allocationpolicies", _]) => Resource::Policy,
-        (None, ["allocationpolicies", _, "activate"]) => Resource::PolicyActivation,
-        (None, ["allocationpolicies", _, "rollback"]) => Resource::PolicyRollback,
-        (None, ["allocationpolicies", _, "versions", _]) => Resource::PolicyVersion,
-        (None, [_, "registrations", _]) => Resource::Device(provision::Operation::LookUp),
-        (None, [_, "registrations", _, "register"]) => Resource::Device(provision::Operation::Register),
-        (None, [_, "registrations", _, "operations", _]) => Resource::Device(provision::Operation::Status),
-        _ => return None,
-    })
+    match route.does {
+        Do::ChangeEnrollments(kind) => enrollments::bulk(kind, call, body).await,
+        Do::QueryEnrollments(kind) => enrollments::query(kind, call, body).await,
+        Do::GetEnrollment(kind) => enrollments::get(kind, call).await,
+        Do::PutEnrollment(kind) => enrollments::put(kind, call, body).await,
+        Do::DeleteEnrollment(kind) => enrollments::delete(kind, call).await,
+        Do::ShowAttestation(kind) => enrollments::attestation(kind, call).await,
+        Do::GetRegistration => registrations::get(call).await,
+        Do::DeleteRegistration => registrations::delete(call).await,
+        Do::QueryRegistrations => registrations::query(call, body).await,
+        Do::ListPolicies => policies::list(call).await,
+        Do::GetPolicy => policies::get(call).await,
+        Do::ConfigurePolicy => policies::configure(call, body).await,
+        Do::DeletePolicy => policies::delete(call).await,
+        Do::ActivatePolicy => policies::activate(call, body).await,
+        Do::RollBackPolicy => policies::roll_back(call).await,
+        Do::PushVersion => policies::push(call, body).await,
+        Do::GetVersion => policies::component(call).await,
+        Do::DeleteVersion => policies::delete_version(call).await,
+        Do::Device(operation) => provision::answer(operation, call, body).await,
+    }
 }

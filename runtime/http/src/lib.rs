@@ -25,6 +25,7 @@ mod methods;
 mod metrics;
 mod modules;
 mod monitoring;
+mod openapi;
 mod operator;
 mod policies;
 mod provision;
@@ -34,6 +35,7 @@ mod route;
 pub mod service;
 mod statistics;
 mod surface;
+mod table;
 mod twins;
 mod work;
 

@@ -19,6 +19,9 @@ use nave_metrics::{Collect, Page};
 use crate::reply::Reply;
 use crate::service::ResponseBody;
 
+/// Media type of the answers to probes.
+const PLAIN: &str = "text/plain; charset=utf-8";
+
 /// Why a process is not ready, in words for an operator; empty when it is.
 pub type Readiness = dyn Fn() -> Vec<String> + Send + Sync;
 
@@ -49,21 +52,19 @@ impl Monitoring {
         text(StatusCode::OK, page.render(), Page::CONTENT_TYPE)
     }
 
-    /// The answer to a probe; `None` for a path that is none.
-    pub(crate) fn probe(&self, path: &str) -> Option<Reply> {
-        const PLAIN: &str = "text/plain; charset=utf-8";
-        match path {
-            "/healthz" => Some(text(StatusCode::OK, "ok\n".to_owned(), PLAIN)),
-            "/readyz" => {
-                let reasons = (self.readiness)();
-                if reasons.is_empty() {
-                    return Some(text(StatusCode::OK, "ready\n".to_owned(), PLAIN));
-                }
-                let lines = reasons.iter().flat_map(|reason| [reason.as_str(), "\n"]).collect();
-                Some(text(StatusCode::SERVICE_UNAVAILABLE, lines, PLAIN))
-            }
-            _ => None,
+    /// The answer to the question whether anybody answers.
+    pub(crate) fn healthy() -> Reply {
+        text(StatusCode::OK, "ok\n".to_owned(), PLAIN)
+    }
+
+    /// The answer to the question whether everything works.
+    pub(crate) fn ready(&self) -> Reply {
+        let reasons = (self.readiness)();
+        if reasons.is_empty() {
+            return text(StatusCode::OK, "ready\n".to_owned(), PLAIN);
         }
+        let lines = reasons.iter().flat_map(|reason| [reason.as_str(), "\n"]).collect();
+        text(StatusCode::SERVICE_UNAVAILABLE, lines, PLAIN)
     }
 }
 

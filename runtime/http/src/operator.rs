@@ -7,14 +7,13 @@ use std::io;
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Response};
+use http::{HeaderValue, Response};
 use nave_env::BoxFuture;
 use nave_hub::{ErrorCode, HubError};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::reply::{self, Reply};
-use crate::route::{self, not_allowed};
 use crate::service::ResponseBody;
 
 /// The process, as the admin surface sees it.
@@ -56,14 +55,22 @@ impl From<OperatorError> for HubError {
     }
 }
 
-/// Answers a request whose path, after `/admin`, is `path`.
-pub(crate) async fn answer(operator: Option<&dyn Operator>, path: &[&str], method: &Method) -> Result<Reply, HubError> {
+/// What is asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Configuration,
+    Reload,
+    Backup,
+}
+
+/// Answers a request.
+pub(crate) async fn answer(operator: Option<&dyn Operator>, operation: Operation) -> Result<Reply, HubError> {
     let operator = operator
         .ok_or_else(|| HubError::new(ErrorCode::FeatureNotSupported, "This process has no operator interface."))?;
-    match (path, method) {
-        (["configuration"], &Method::GET) => Ok(reply::ok(&operator.configuration())),
-        (["reload"], &Method::POST) => Ok(reply::ok(&operator.reload().await?)),
-        (["backup"], &Method::GET) => {
+    match operation {
+        Operation::Configuration => Ok(reply::ok(&operator.configuration())),
+        Operation::Reload => Ok(reply::ok(&operator.reload().await?)),
+        Operation::Backup => {
             let chunks = operator.backup()?;
             let chunks =
                 stream::unfold(chunks, |mut chunks| async { chunks.recv().await.map(|chunk| (chunk, chunks)) });
@@ -71,7 +78,5 @@ pub(crate) async fn answer(operator: Option<&dyn Operator>, path: &[&str], metho
             reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
             Ok(reply)
         }
-        (["configuration" | "reload" | "backup"], method) => Err(not_allowed(method)),
-        _ => Err(route::not_found()),
     }
 }

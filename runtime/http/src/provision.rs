@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use http::header::{LOCATION, RETRY_AFTER};
-use http::{Method, StatusCode};
 use nave_auth::percent_encode;
 use nave_hub::provisioning::{
     Attempt, Credentials, MAX_REGISTRATION_BYTES, Operation as Running, RETRY_AFTER_SECONDS, operation_json,
@@ -15,7 +15,6 @@ use serde_json::{Map, Value};
 
 use crate::call::{Call, parse_json, read_text};
 use crate::reply::{self, Reply};
-use crate::route::not_allowed;
 use crate::service::Body;
 use crate::work::to_its_end;
 
@@ -32,14 +31,6 @@ pub(crate) enum Operation {
 
 /// Answers a device.
 pub(crate) async fn answer(operation: Operation, call: &Call, body: Body) -> Result<Reply, HubError> {
-    let expected = match operation {
-        Operation::Register => Method::PUT,
-        Operation::Status => Method::GET,
-        Operation::LookUp => Method::POST,
-    };
-    if call.method != expected {
-        return Err(not_allowed(&call.method));
-    }
     let service = service(call)?;
     let credentials = credentials(call)?;
     match operation {

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use nave_env::BoxFuture;
 use nave_hub::{ErrorCode, Hub, HubError, Platform};
 use nave_metrics::{Collect, Page};
+use tracing::Instrument as _;
 
 use crate::call::Call;
 use crate::events::Streams;
@@ -13,7 +14,7 @@ use crate::metrics::{RequestMetrics, Surface as Side};
 use crate::reply::{self, Reply, Style};
 use crate::route::{self, Target};
 use crate::service::{Body, HttpService, Peer, ResponseBody};
-use crate::{dps, hub};
+use crate::{dps, hub, openapi};
 
 /// Everything that clients reach over TLS.
 ///
@@ -40,7 +41,9 @@ impl HttpService for Surface {
         Box::pin(async move {
             let env = Arc::clone(platform.env());
             let began = env.monotonic();
-            let (surface, reply) = answer(platform, streams, peer, request).await;
+            let span = nave_trace::http(request.method().as_str());
+            let (surface, reply) = answer(platform, streams, peer, request).instrument(span.clone()).await;
+            nave_trace::answered(&span, reply.status().as_u16());
             requests.count(surface, reply.status(), env.monotonic().since(began));
             reply::with_request_id(reply, &*env)
         })
@@ -73,6 +76,9 @@ async fn answer(platform: Arc<Platform>, streams: Streams, peer: Peer, request: 
         Ok(owner) => owner,
         Err(error) => return (Side::Unknown, reply::failure(Style::Hub, &error, &what, &platform)),
     };
+    if parts.uri.path() == openapi::PATH && parts.method == Method::GET {
+        return (if matches!(owner, Owner::Hub(_)) { Side::Hub } else { Side::Provisioning }, openapi::answer());
+    }
     let method = route::method(&parts);
     let call = Call { platform, method, target, headers: parts.headers, peer, changes_as: OnceLock::new() };
     let (side, style, result) = match owner {

@@ -15,9 +15,9 @@ pub(crate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, HubError>> + Send + 'static,
 ) -> Result<T, HubError> {
     let (sender, receiver) = oneshot::channel();
-    env.spawn(Box::pin(async move {
+    env.spawn(nave_trace::here(Box::pin(async move {
         // Nobody waits any more if this fails.
         let _ = sender.send(work.await);
-    }));
+    })));
     receiver.await.unwrap_or_else(|_| Err(HubError::new(ErrorCode::ServiceUnavailable, "The hub is stopping.")))
 }

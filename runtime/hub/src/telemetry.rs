@@ -8,6 +8,7 @@ use nave_env::Env;
 use nave_log::{Encoded, Head, LogError, MessageKey, partition_of};
 use nave_model::{DeviceRecord, Identity, Timestamp};
 use nave_routing::{Decision, MessageView, Outcome, RouteTable, Source, SystemProperties, TwinSection, TwinSections};
+use nave_trace::Carried;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::connect::Authenticated;
@@ -38,6 +39,8 @@ pub struct Message {
     pub properties: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
+    /// What the message's way through the hub is a part of, if that is traced.
+    pub trace: Carried,
 }
 
 /// Names of system properties as they are stored: those of routing conditions where there is one.
@@ -188,6 +191,8 @@ impl Hub {
             return Ok(());
         }
         let partition = partition_of(device, self.log.partitions());
+        // One append for all of them; each trace sees it as its own.
+        let _spans: Vec<_> = messages.iter().filter_map(|message| message.trace.within(nave_trace::append)).collect();
         self.log.append_encoded(partition, records).await.map_err(log_failed)?;
         Ok(())
     }

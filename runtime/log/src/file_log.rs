@@ -261,8 +261,11 @@ impl Log for FileLog {
         partition: PartitionId,
         records: Encoded,
     ) -> BoxFuture<'static, Result<Appended, LogError>> {
+        let span = nave_trace::append();
         match self.enqueue(partition, records) {
-            Ok(answer) => Box::pin(async move { answer.await.unwrap_or(Err(LogError::Stopped)) }),
+            Ok(answer) => {
+                nave_trace::within(span, Box::pin(async move { answer.await.unwrap_or(Err(LogError::Stopped)) }))
+            }
             Err(error) => Box::pin(ready(Err(error))),
         }
     }

@@ -16,12 +16,14 @@ mod commands;
 mod config;
 mod failure;
 mod files;
+mod https;
 mod inspect;
 mod logging;
 mod output;
 mod ready;
 mod serve;
 mod ticker;
+mod traces;
 
 use std::path::Path;
 use std::process::ExitCode;

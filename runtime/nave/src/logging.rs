@@ -14,6 +14,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::traces;
+
 /// The most detailed level that is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum LogLevel {
@@ -136,6 +138,8 @@ fn targets(level: LogLevel, is_audited: bool) -> Targets {
     let targets = Targets::new()
         .with_default(level.filter())
         .with_targets(libraries.map(|library| (library, level.filter().min(LevelFilter::WARN))));
+    // Spans of traces are no part of lines.
+    let targets = targets.with_target(nave_trace::TARGET, LevelFilter::OFF);
     if is_audited { targets.with_target(TARGET, LevelFilter::OFF) } else { targets }
 }
 
@@ -149,7 +153,7 @@ pub(crate) fn start(level: LogLevel, format: LogFormat, audit: Option<AuditFile>
         let lines = lines.with_target(false).with_level(false).without_time().with_writer(file);
         lines.with_filter(Targets::new().with_target(TARGET, LevelFilter::INFO))
     });
-    let registry = tracing_subscriber::registry().with(records);
+    let registry = tracing_subscriber::registry().with(traces::layer()).with(records);
     let lines = fmt::layer().with_writer(io::stderr);
     let started = match format {
         LogFormat::Text => {

@@ -15,6 +15,7 @@ use nave_mqtt::packet::{Connect, Delivery, Login, PacketId, QoS, SubAckCode};
 use nave_mqtt::session::{Event, Flow, ServerSession};
 use nave_mqtt::topic::{DpsPublish, ToClient, dps_filter, dps_publish};
 use serde_json::Value;
+use tracing::Span;
 
 use crate::hub::violation;
 use crate::message;
@@ -151,12 +152,14 @@ impl DpsSide {
                 let attempt = self.attempt(payload);
                 let service = Arc::clone(&self.service);
                 let accepted_only = self.service.answers_later();
-                self.request(rid, ack, accepted_only, async move { service.register(attempt?).await });
+                self.request("register", rid, ack, accepted_only, async move { service.register(attempt?).await });
             }
             DpsPublish::OperationStatus { rid, operation_id } => {
                 let (service, id) = (Arc::clone(&self.service), self.registration_id.clone());
                 let (operation, credentials) = (operation_id.to_owned(), self.credentials.clone());
-                self.request(rid, ack, false, async move { service.operation(&id, &operation, &credentials).await });
+                self.request("registration_status", rid, ack, false, async move {
+                    service.operation(&id, &operation, &credentials).await
+                });
             }
         }
         Ok(())
@@ -164,6 +167,7 @@ impl DpsSide {
 
     fn request(
         &self,
+        operation: &'static str,
         rid: &str,
         ack: Option<PacketId>,
         accepted_only: bool,
@@ -171,6 +175,10 @@ impl DpsSide {
     ) {
         let delay = self.answer_delay.map(|delay| self.env.sleep(delay));
         let rid = rid.to_owned();
+        let work = async move { work.await.inspect_err(|error| nave_trace::failed(error.code.name())) };
+        let (listener, session) = self.trace(operation);
+        // The outer one too, because a span ends when it was left last.
+        let work = nave_trace::within(listener, nave_trace::within(session, Box::pin(work)));
         self.requests.push(Box::pin(async move {
             let result = work.await;
             if let Some(delay) = delay {
@@ -178,6 +186,17 @@ impl DpsSide {
             }
             Answer { rid, ack, accepted_only, result }
         }));
+    }
+
+    /// The first two spans of a request, if it is to be traced.
+    fn trace(&self, operation: &'static str) -> (Span, Span) {
+        let listener = nave_trace::listener("mqtt", None);
+        if listener.is_disabled() {
+            return (listener, Span::none());
+        }
+        let scope = self.service.id_scope().as_str();
+        let session = listener.in_scope(|| nave_trace::session(operation, scope, &self.registration_id));
+        (listener, session)
     }
 
     /// Reads the registration message. An empty one is what the .NET SDK sends without a payload.

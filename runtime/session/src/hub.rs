@@ -20,6 +20,8 @@ use nave_mqtt::packet::{
 };
 use nave_mqtt::session::{Event, Flow, ServerSession};
 use nave_mqtt::topic::{Client, Feature, HubPublish, ToClient, hub_filter, hub_publish};
+use nave_trace::{Carried, Parent};
+use tracing::Span;
 
 use crate::device_bound::DeviceBoundMessages;
 use crate::inbox::Inbox;
@@ -317,7 +319,9 @@ impl HubSide {
         let publish = hub_publish(client(self.session.identity()), topic).map_err(violation)?;
         match publish {
             HubPublish::Telemetry { bag } => {
-                let message = message::telemetry(bag, payload, retain).map_err(violation)?;
+                let mut message = message::telemetry(bag, payload, retain).map_err(violation)?;
+                let (listener, session) = self.trace("telemetry", message::parent(&message));
+                message.trace = Carried::new(listener, session);
                 self.collected.bytes += topic.len() + payload.len() + self.model_bytes + MESSAGE_OVERHEAD_BYTES;
                 self.collected.messages.push(message);
                 self.collected.acks.extend(ack);
@@ -326,7 +330,7 @@ impl HubSide {
                 let (hub, session, versioned) = (Arc::clone(&self.hub), Arc::clone(&self.session), self.versioned);
                 let rid = Some(rid.to_owned());
                 let known = since.map(|since| KnownTwin { version: since.version, lineage: since.lineage.to_owned() });
-                self.request(async move {
+                self.request("twin_get", async move {
                     let result = match versioned {
                         true => hub.device_twin(&session, known.as_ref()).await.map(TwinAnswer::Twin),
                         false => Err(unversioned()),
@@ -338,7 +342,7 @@ impl HubSide {
                 let (hub, session, versioned) = (Arc::clone(&self.hub), Arc::clone(&self.session), self.versioned);
                 let rid = rid.map(str::to_owned);
                 let patch = String::from_utf8(payload.to_vec());
-                self.request(async move {
+                self.request("twin_patch", async move {
                     let result = match patch {
                         _ if !versioned => Err(unversioned()),
                         Ok(patch) => hub.report(&session, &patch, version).await.map(TwinAnswer::Version),
@@ -370,9 +374,30 @@ impl HubSide {
         Ok(())
     }
 
-    fn request(&mut self, request: impl Future<Output = Answer> + Send + 'static) {
+    fn request(&mut self, operation: &'static str, request: impl Future<Output = Answer> + Send + 'static) {
         self.requests_in_flight += 1;
-        self.requests.get_or_insert_default().push(Box::pin(request));
+        let (listener, session) = self.trace(operation, None);
+        let work: BoxFuture<Answer> = Box::pin(async move {
+            let answer = request.await;
+            if let Err(error) = &answer.result {
+                nave_trace::failed(error.code.name());
+            }
+            answer
+        });
+        // The outer one too, because a span ends when it was left last.
+        let work = nave_trace::within(listener, nave_trace::within(session, work));
+        self.requests.get_or_insert_default().push(work);
+    }
+
+    /// The first two spans of what the device asks for, if that is to be traced.
+    fn trace(&self, operation: &'static str, parent: Option<Parent>) -> (Span, Span) {
+        let listener = nave_trace::listener("mqtt", parent.as_ref());
+        if listener.is_disabled() {
+            return (listener, Span::none());
+        }
+        let device = self.identity().to_string();
+        let session = listener.in_scope(|| nave_trace::session(operation, self.hub_id().as_str(), &device));
+        (listener, session)
     }
 
     fn subscribe(&mut self, packet_id: PacketId, filters: Filtered<'_>) {

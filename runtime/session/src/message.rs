@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use nave_hub::{HubError, Message, system};
 use nave_mqtt::bag::{Bag, BagError, RETAIN_PROPERTY, SystemProperty};
+use nave_trace::Parent;
 
 /// A telemetry message from its property bag and payload. A property without a value is stored as an empty one: nothing
 /// behind the hub tells the two apart.
@@ -22,6 +23,12 @@ pub(crate) fn telemetry(bag: &str, payload: &[u8], retain: bool) -> Result<Messa
         message.properties.push((RETAIN_PROPERTY.to_owned(), "true".to_owned()));
     }
     Ok(message)
+}
+
+/// The client's span that a message belongs to: what the SDKs call its diagnostic id, where that is one of the W3C's.
+pub(crate) fn parent(message: &Message) -> Option<Parent> {
+    let (_, id) = message.system.iter().find(|(name, _)| *name == system::DIAGNOSTIC_ID)?;
+    Parent::parse(id)
 }
 
 /// The system properties that a device may set, with the names under which they are stored.

@@ -88,8 +88,11 @@ impl Committer {
 
     /// See [`crate::Store::commit`].
     pub(crate) fn commit(&self, guards: Vec<Guard>, puts: Vec<Put>) -> BoxFuture<'static, Answer> {
+        let span = nave_trace::commit(puts.len());
         match self.enqueue(guards, puts) {
-            Ok(answer) => Box::pin(async move { answer.await.unwrap_or(Err(CommitError::Stopped)) }),
+            Ok(answer) => {
+                nave_trace::within(span, Box::pin(async move { answer.await.unwrap_or(Err(CommitError::Stopped)) }))
+            }
             Err(error) => {
                 let answer = Err(error);
                 self.shared.metrics.count(&answer);

@@ -44,6 +44,7 @@ fn a_message_is_shown_as_event_hubs_shows_it() {
         ],
         properties: vec![("a".into(), "1".into()), ("b c".into(), "ü".into())],
         body: r#"{"t":1}"#.into(),
+        ..Message::default()
     };
     world.simulation.run(world.hub().send_telemetry(&session, vec![sent])).unwrap().unwrap();
     let answer = world.hub_request("GET", "/events?from=earliest&maxWait=1&consumerGroup=$Default").send();

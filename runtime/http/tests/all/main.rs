@@ -4,6 +4,7 @@
 
 mod admin;
 mod bulk;
+mod contract;
 mod device;
 mod device_bound;
 mod devices;
@@ -13,6 +14,7 @@ mod hosts;
 mod life_cycle;
 mod methods;
 mod modules;
+mod openapi;
 mod policies;
 mod provision;
 mod registrations;

@@ -27,6 +27,8 @@ use nave_model::{HostName, HubId, IdScope, Identity, Tenant, Timestamp};
 use nave_store::sim::SimStore;
 use serde_json::Value;
 
+use crate::contract::contract;
+
 pub(crate) const HUB: &str = "hub1.nave.test";
 pub(crate) const OTHER_HUB: &str = "hub2.nave.test";
 pub(crate) const DPS: &str = "dps.nave.test";
@@ -76,6 +78,11 @@ impl World {
         let disk: SharedEnv = simulation.host();
         let store = Arc::new(SimStore::new(disk, Duration::from_millis(1)));
         Self::build(simulation, store, trusted_keys)
+    }
+
+    /// A surface for what needs no world around it.
+    pub(crate) fn bare_surface() -> Surface {
+        Surface::new(Arc::clone(&Self::new().platform))
     }
 
     /// What a process finds that starts after the one of `earlier`.
@@ -354,7 +361,13 @@ impl Ask<'_> {
             }
             other => panic!("{other:?}"),
         };
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body: String::from_utf8(bytes).unwrap() }
+        let body = String::from_utf8_lossy(&bytes).into_owned();
+        let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, body };
+        let overridden = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-http-method-override"));
+        if !overridden {
+            contract().check(&self.method, &self.uri, &answer);
+        }
+        answer
     }
 }
 

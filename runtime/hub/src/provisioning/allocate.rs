@@ -10,6 +10,7 @@ use nave_engine::provisioning::{
 };
 use nave_model::{AllocationPolicyReference, EnrollmentKind, RegistrationRecord};
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 
 use super::attest::{Attested, DeviceCredentials};
 use super::register::Attempt;
@@ -153,7 +154,8 @@ impl Provisioning {
         request.enrollment_json = json!({ member: document }).to_string();
         let configuration = enrollment.webhook.as_ref().and_then(|webhook| webhook.configuration.as_ref());
         request.config_json = configuration.map(|document| document.text().to_owned());
-        match policies.ask(&reference, request.clone()).await? {
+        let asked = policies.ask(&reference, request.clone()).instrument(nave_trace::policy(reference.name.as_str()));
+        match asked.await? {
             Answer::Later(seconds) => Ok(Outcome::RetryAfter(seconds).into()),
             Answer::Failed(failure) => Ok(Outcome::Failed(failure).into()),
             Answer::Decided(outcome, ticket) => self.carry_out(*outcome, ticket, request),

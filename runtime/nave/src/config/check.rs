@@ -17,7 +17,8 @@ use nave_routing::{EndpointName, Enrichment, Route, RouteName, Source};
 use super::file::{CloudToDeviceSection, File, HubSection, PolicyKeySection, ProvisioningSection, TlsSection};
 use super::throttle::HubThrottleSection;
 use super::{
-    AllocationPolicy, Config, ConfigError, HubConfig, Listen, Overrides, ProvisioningConfig, TlsFiles, closest,
+    AllocationPolicy, Config, ConfigError, HubConfig, Listen, Overrides, ProvisioningConfig, TlsFiles, TracesConfig,
+    closest,
 };
 use crate::logging::{LogFormat, LogLevel};
 
@@ -82,6 +83,7 @@ pub(super) fn check(file: File, base: &Path, overrides: Overrides) -> Result<Con
         audit_file: file.audit.file.map(|path| base.join(path)),
         metrics_token_file: file.metrics.token_file.map(|path| base.join(path)),
         tls,
+        traces: TracesConfig::check(file.traces, base)?,
         hubs,
         provisioning,
     })
@@ -368,7 +370,7 @@ fn choice<T: Copy>(
     })
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(
+pub(super) fn within<T: PartialOrd + std::fmt::Display>(
     place: &str,
     number: Option<T>,
     range: std::ops::RangeInclusive<T>,

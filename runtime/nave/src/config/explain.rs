@@ -103,6 +103,12 @@ pub(crate) fn entries(config: &Config, written: &Written, sources: &Sources) -> 
     list.add("tls.certificate", tls(|tls| &tls.certificate), Reload);
     list.add("tls.key", tls(|tls| &tls.key), Reload);
     list.add("tls.ca", tls(|tls| &tls.ca), Reload);
+    let traces = &config.traces;
+    list.add("traces.endpoint", traces.endpoint.as_ref().map_or(Value::Null, |endpoint| json!(endpoint)), Reload);
+    list.add("traces.headers_file", path(&traces.headers_file), Reload);
+    list.add("traces.ca", path(&traces.ca), Reload);
+    list.add("traces.sample_ratio", json!(traces.sample_ratio), Reload);
+    list.add("traces.service_name", json!(traces.service_name), Reload);
     for (index, hub) in config.hubs.iter().enumerate() {
         hub_entries(&mut list, index, hub);
     }

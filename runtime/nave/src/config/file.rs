@@ -25,6 +25,7 @@ pub(super) struct File {
     pub(super) audit: AuditSection,
     pub(super) metrics: MetricsSection,
     pub(super) tls: TlsSection,
+    pub(super) traces: TracesSection,
     pub(super) hub: Vec<HubSection>,
     pub(super) provisioning: ProvisioningSection,
 }
@@ -67,6 +68,17 @@ pub(super) struct TlsSection {
     pub(super) certificate: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) ca: Option<PathBuf>,
+}
+
+/// `[traces]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TracesSection {
+    pub(super) endpoint: Option<String>,
+    pub(super) headers_file: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) sample_ratio: Option<f64>,
+    pub(super) service_name: Option<String>,
 }
 
 /// `[[hub]]`.
@@ -199,6 +211,12 @@ pub(super) mod tests {
         audit = { file = "r" }
         metrics = { token_file = "t" }
         tls = { certificate = "c", key = "k", ca = "a" }
+        [traces]
+        endpoint = "https://c.x/v1/traces"
+        headers_file = "h"
+        ca = "a"
+        sample_ratio = 0.5
+        service_name = "n"
         [[hub]]
         name = "hub1"
         host_name = "h.x"

@@ -8,6 +8,7 @@ mod file;
 mod listen;
 pub(crate) mod origin;
 mod throttle;
+mod traces;
 mod unknown_keys;
 
 use std::num::NonZeroUsize;
@@ -24,6 +25,7 @@ use crate::logging::{LogFormat, LogLevel};
 
 pub(crate) use listen::Listen;
 pub(crate) use throttle::Throttle;
+pub(crate) use traces::TracesConfig;
 pub(crate) use unknown_keys::closest;
 
 /// The name of the data directory in a user's folder for application data.
@@ -54,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) metrics_token_file: Option<PathBuf>,
     /// The operator's certificate; `None` for the development CA's.
     pub(crate) tls: Option<TlsFiles>,
+    /// Where traces go.
+    pub(crate) traces: TracesConfig,
     /// The hubs, at least one; the first is the default.
     pub(crate) hubs: Vec<HubConfig>,
     /// The provisioning service.

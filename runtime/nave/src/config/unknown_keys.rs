@@ -24,6 +24,7 @@ pub(super) const FILE: Section = Section {
         ("listen", &LISTEN),
         ("metrics", &METRICS),
         ("tls", &TLS),
+        ("traces", &TRACES),
         ("hub", &HUB),
         ("provisioning", &PROVISIONING),
     ],
@@ -33,6 +34,11 @@ const LISTEN: Section = Section { title: "[listen]", keys: &["admin", "https", "
 const AUDIT: Section = Section { title: "[audit]", keys: &["file"], tables: &[] };
 const METRICS: Section = Section { title: "[metrics]", keys: &["token_file"], tables: &[] };
 const TLS: Section = Section { title: "[tls]", keys: &["ca", "certificate", "key"], tables: &[] };
+const TRACES: Section = Section {
+    title: "[traces]",
+    keys: &["ca", "endpoint", "headers_file", "sample_ratio", "service_name"],
+    tables: &[],
+};
 const HUB: Section = Section {
     title: "[[hub]]",
     keys: &[

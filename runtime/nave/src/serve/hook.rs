@@ -2,14 +2,11 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use nave_hub::provisioning::{HookAnswer, HookClient, HookError, HookRequest, MAX_HOOK_ANSWER_BYTES};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 use crate::failure::Failure;
+use crate::https;
 
 /// An HTTP client that trusts the authorities of the system, or one that the operator named.
 pub(super) struct Client {
@@ -19,22 +16,7 @@ pub(super) struct Client {
 impl Client {
     /// A client that trusts the certificates in the PEM file `ca`, or those of the system.
     pub(super) fn new(ca: Option<&Path>) -> Result<Self, Failure> {
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(RootCerts::new_with_certs(&roots(ca)?))
-            .build();
-        // The status is looked at elsewhere; a redirect is a status like any other; no proxy of the environment decides where
-        // the keys of web hooks go.
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("nave/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls)
-            .build();
-        Ok(Self { agent: config.into() })
+        Ok(Self { agent: https::agent("provisioning.webhook_ca", ca)? })
     }
 }
 
@@ -73,23 +55,6 @@ fn failure(error: &ureq::Error) -> HookError {
         ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => HookError::TimedOut,
         error => HookError::Unreachable(error.to_string()),
     }
-}
-
-fn roots(ca: Option<&Path>) -> Result<Vec<Certificate<'static>>, Failure> {
-    let Some(path) = ca else {
-        let found = rustls_native_certs::load_native_certs();
-        if found.certs.is_empty() {
-            tracing::debug!("the system has no certificate authorities: web hooks need `provisioning.webhook_ca`");
-        }
-        return Ok(found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect());
-    };
-    let wrong = |error: &dyn std::fmt::Display| {
-        Failure::usage(format_args!("provisioning.webhook_ca, {}: {error}", path.display()))
-    };
-    let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
-    CertificateDer::pem_slice_iter(&pem)
-        .map(|certificate| certificate.map(|der| Certificate::from_der(&der).to_owned()).map_err(|error| wrong(&error)))
-        .collect()
 }
 
 #[cfg(test)]

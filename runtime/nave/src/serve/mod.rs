@@ -35,6 +35,7 @@ use crate::failure::Failure;
 use crate::logging::AuditFile;
 use crate::ready;
 use crate::ticker::Ticker;
+use crate::traces;
 use certificates::CertificateError;
 pub(crate) use directory::DataDir;
 
@@ -143,6 +144,7 @@ fn start(
     control: mpsc::Sender<Event>,
 ) -> Result<Running, Failure> {
     let config = &configured.config;
+    traces::install(traces::prepare(&config.traces)?);
     let shared: &SharedEnv = &(env.clone() as SharedEnv);
     let ids: Vec<_> = config.hubs.iter().map(|hub| hub.id.clone()).collect();
     let settings = Settings::open(data.path(), &ids, &**env).map_err(|error| match &error {
@@ -198,6 +200,7 @@ impl Running {
         self.plugins.stop();
         drop(self.ticker);
         self.parts.close();
+        traces::stop();
     }
 }
 

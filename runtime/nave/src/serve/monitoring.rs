@@ -43,6 +43,7 @@ pub(super) fn monitoring(
 ) -> Result<Monitoring, Failure> {
     let mut collectors = parts.collectors();
     collectors.extend(others);
+    collectors.push(crate::traces::metrics());
     collectors.push(Arc::new(Process { started: now().unix_nanos() / 1_000_000_000 }));
     let (stopping, store) = (stopping.clone(), parts.store());
     let readiness = Box::new(move || {

@@ -9,7 +9,7 @@ use super::operator::Served;
 use super::{Configured, Running, server_identity};
 use crate::config::Config;
 use crate::config::explain::{Entry, with_id_scope};
-use crate::{failure::Failure, logging};
+use crate::{failure::Failure, logging, traces};
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,7 @@ impl Running {
         let functions =
             self.functions.prepare(&config.functions).map_err(|error| ReloadError::Wrong(error.to_string()))?;
         let identity = server_identity(&config, data, &self.env)?;
+        let traces = traces::prepare(&config.traces)?;
         let mut prepared: Vec<PreparedRouting> = Vec::with_capacity(config.hubs.len());
         for (hub, wanted) in self.parts.platform.hubs().iter().zip(&config.hubs) {
             let routing = hub.prepare_routing(wanted.routing.clone());
@@ -66,6 +67,7 @@ impl Running {
         self.parts.platform.provisioning().set_answers_at_once(config.provisioning.answer_at_once);
         self.parts.set_retention(&config);
         logging::set_level(config.log_level);
+        traces::install(traces);
         let mut done = changed;
         if self.serve_with(&identity) {
             done.push("the certificate".to_owned());

@@ -18,9 +18,11 @@ use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nave_http::service::{HttpService, Peer, PeerTls, ResponseBody};
 use nave_session::protocol::{Protocol as _, ProtocolFactory};
+use nave_trace::Parent;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tracing::Span;
 
 use crate::env::RealEnv;
 use crate::handshake::{Opened, handshake};
@@ -90,6 +92,15 @@ fn watch(stream: std::net::TcpStream) -> Option<TcpStream> {
     TcpStream::from_std(stream).inspect_err(|error| tracing::warn!(%error, "cannot watch a connection")).ok()
 }
 
+/// The begin of a request's trace. The operator's own requests, which come without TLS, have none.
+fn listener<B>(peer: &Peer, request: &hyper::Request<B>) -> Span {
+    if peer.tls.is_none() {
+        return Span::none();
+    }
+    let parent = request.headers().get("traceparent").and_then(|value| Parent::parse(value.to_str().ok()?));
+    nave_trace::listener("http", parent.as_ref())
+}
+
 async fn serve<S>(stream: S, peer: Peer, context: &Context) -> Option<Upgraded<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -102,7 +113,10 @@ where
         let has_body = !hyper::body::Body::is_end_stream(request.body());
         let call = match judge(&request, has_body, &context.endpoints) {
             Verdict::NotAsked => {
-                Ok(context.service.call(peer.clone(), request.map(|incoming| body::from_peer(incoming, &limits))))
+                let listener = listener(&peer, &request);
+                let request = request.map(|incoming| body::from_peer(incoming, &limits));
+                let call = listener.in_scope(|| context.service.call(peer.clone(), request));
+                Ok(nave_trace::within(listener, call))
             }
             Verdict::Refused(response) => Err(response),
             Verdict::Accepted(response, factory) => {

@@ -24,6 +24,7 @@ mod rotation;
 mod server;
 mod service;
 mod throttle;
+mod traces;
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use super::{in_time, run};
 const DEVICE: &str = "device";
 
 /// Sends the signal and waits until the hub's log has one more line with these words.
-async fn reload(site: &Site, hub: &Nave, words: &str) {
+pub(super) async fn reload(site: &Site, hub: &Nave, words: &str) {
     let count = || site.log().matches(words).count();
     let before = count();
     hub.signal(Signal::Reload);
