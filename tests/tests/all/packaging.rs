@@ -113,10 +113,11 @@ fn the_package_holds_files_that_exist_where_the_unit_looks_for_them() {
             assert!(crate_dir.join(from).is_file(), "{from}");
         }
     }
-    for expected in ["usr/bin/", "etc/nave/nave.toml", "usr/lib/sysusers.d/nave.conf", "usr/share/man/man1/"] {
+    for expected in ["usr/bin/", "etc/nave/nave.toml", "usr/share/man/man1/"] {
         assert!(installed.contains(expected), "{expected}: {installed:?}");
     }
-    for named in ["infra/debian/postinst", "infra/systemd/nave.service"] {
+    // The last two are found by their names.
+    for named in ["infra/debian/postinst", "infra/systemd/nave.service", "infra/systemd/nave.sysusers"] {
         assert!(paths::root().join(named).is_file(), "{named}");
     }
     assert!(
