@@ -1,9 +1,9 @@
 //! Installing Debian packages.
 
-use std::env;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Result, bail};
 
@@ -41,6 +41,38 @@ pub(crate) fn install(workspace: &Workspace, packages: &[&str]) -> Result<()> {
     install.args(packages);
     if run(&mut install).is_err() {
         bail!("{} failed; this release of Debian may not have these packages", line(&install));
+    }
+    Ok(())
+}
+
+/// Unpacks `package` into `directory` without installing it: what it would start is not started, and nobody needs to be root
+/// unless the lists of packages are missing.
+///
+/// # Errors
+/// It cannot be downloaded or unpacked.
+pub(crate) fn unpack(workspace: &Workspace, package: &str, directory: &Path) -> Result<()> {
+    note(&format!("unpacking the Debian package {package}"));
+    let _ = fs::remove_dir_all(directory);
+    fs::create_dir_all(directory)?;
+    let download = || {
+        let mut command = program("apt-get", workspace);
+        command.args(["-q", "download", package]).current_dir(directory);
+        command
+    };
+    if !succeeds(&mut download()) {
+        if let Some(prefix) = privilege() {
+            let mut argv = prefix.iter().chain(&["apt-get", "-q", "update"]);
+            let mut update = program(argv.next().unwrap_or(&"apt-get"), workspace);
+            run(update.args(argv))?;
+        }
+        run(&mut download())?;
+    }
+    for entry in fs::read_dir(directory)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            run(program("dpkg", workspace).arg("-x").arg(&file).arg(directory))?;
+            fs::remove_file(&file)?;
+        }
     }
     Ok(())
 }

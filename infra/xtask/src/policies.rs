@@ -77,6 +77,7 @@ fn tools(workspace: &Workspace) -> Result<()> {
     if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
         missing.push("python3-venv");
     }
+    registry(workspace)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -84,6 +85,17 @@ fn tools(workspace: &Workspace) -> Result<()> {
         bail!("please install {} (for clang: with its linker for WebAssembly, wasm-ld)", missing.join(", "));
     }
     debian::install(workspace, &missing)
+}
+
+/// A registry to push policies to and pull them from. Elsewhere than on Debian the tests that need one are skipped, unless
+/// there is a `docker-registry` among the programs.
+fn registry(workspace: &Workspace) -> Result<()> {
+    let directory = workspace.setup().join("docker-registry");
+    let is_there = directory.join("usr/bin/docker-registry").exists();
+    if is_there || succeeds(Command::new("docker-registry").arg("--version")) || !debian::is_debian() {
+        return Ok(());
+    }
+    debian::unpack(workspace, "docker-registry", &directory)
 }
 
 /// Everything that a rebuild depends on.
