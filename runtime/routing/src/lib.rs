@@ -13,6 +13,8 @@ mod endpoints;
 mod enrichment;
 mod evaluate;
 mod functions;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod json;
 mod matcher;
 mod message;

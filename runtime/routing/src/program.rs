@@ -163,6 +163,44 @@ pub enum Function {
 }
 
 impl Function {
+    /// Every function.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) const ALL: [Self; 27] = [
+        Self::IsDefined,
+        Self::IsNull,
+        Self::IsBool,
+        Self::IsNumber,
+        Self::IsString,
+        Self::IsArray,
+        Self::IsObject,
+        Self::IsPrimitive,
+        Self::Contains,
+        Self::StartsWith,
+        Self::EndsWith,
+        Self::Length,
+        Self::Lower,
+        Self::Upper,
+        Self::Substring,
+        Self::IndexOf,
+        Self::Concat,
+        Self::Abs,
+        Self::Exp,
+        Self::Power,
+        Self::Square,
+        Self::Sqrt,
+        Self::Ceiling,
+        Self::Floor,
+        Self::Sign,
+        Self::AsNumber,
+        Self::ArrayContains,
+    ];
+
+    /// The fewest arguments.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn fewest_arguments(self) -> usize {
+        self.arity().0
+    }
+
     /// The fewest and the most arguments.
     fn arity(self) -> (usize, usize) {
         match self {

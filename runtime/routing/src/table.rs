@@ -142,8 +142,7 @@ impl Decision {
 /// All routes, the fallback route and the enrichments of one hub, ready to decide. It does not change: the hub replaces
 /// it as a whole, so a message meets either the old routes or the new ones.
 pub struct RouteTable {
-    /// By the number of the route. A number whose route was removed stays free.
-    routes: Vec<Option<PlacedRoute>>,
+    routes: Routes,
     sources: [SourceRoutes; Source::ALL.len()],
     /// The fallback route of a hub with routes.
     configured_fallback: Option<EndpointName>,
@@ -153,6 +152,58 @@ pub struct RouteTable {
     nobody: Arc<[EndpointName]>,
     enrichments: Arc<[CompiledEnrichment]>,
     hub_name: Arc<str>,
+}
+
+/// Routes by their numbers, in pieces that tables share, so that a table with one more is made quickly. A number whose route
+/// was removed stays free.
+#[derive(Clone, Default)]
+struct Routes {
+    pieces: Vec<Arc<Vec<Option<PlacedRoute>>>>,
+}
+
+impl Routes {
+    /// How many routes a piece has.
+    const PIECE: usize = 512;
+
+    /// Places for routes, free ones included.
+    fn len(&self) -> usize {
+        self.pieces.last().map_or(0, |last| (self.pieces.len() - 1) * Self::PIECE + last.len())
+    }
+
+    fn get(&self, number: usize) -> Option<&PlacedRoute> {
+        self.pieces.get(number / Self::PIECE)?.get(number % Self::PIECE)?.as_ref()
+    }
+
+    /// Puts a route, or none, in a place, of which the last is the one after the last; gives what was there.
+    fn set(&mut self, number: usize, route: Option<PlacedRoute>) -> Option<PlacedRoute> {
+        if number == self.pieces.len() * Self::PIECE {
+            self.pieces.push(Arc::default());
+        }
+        let piece = Arc::make_mut(self.pieces.get_mut(number / Self::PIECE)?);
+        match piece.get_mut(number % Self::PIECE) {
+            Some(place) => std::mem::replace(place, route),
+            None => {
+                piece.push(route);
+                None
+            }
+        }
+    }
+
+    /// The routes with their numbers.
+    fn iter(&self) -> impl Iterator<Item = (usize, &PlacedRoute)> {
+        let places = self.pieces.iter().flat_map(|piece| piece.iter());
+        places.enumerate().filter_map(|(number, place)| Some((number, place.as_ref()?)))
+    }
+}
+
+impl FromIterator<PlacedRoute> for Routes {
+    fn from_iter<I: IntoIterator<Item = PlacedRoute>>(all: I) -> Self {
+        let mut routes = Self::default();
+        for (number, route) in all.into_iter().enumerate() {
+            routes.set(number, Some(route));
+        }
+        routes
+    }
 }
 
 /// A route, and what is asked of all routes when one of them changes.
@@ -216,8 +267,8 @@ impl RouteTable {
         let routes = parts
             .routes
             .into_iter()
-            .map(|(route, program)| PlacedRoute::new(route, program, &mut endpoints).map(Some))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|(route, program)| PlacedRoute::new(route, program, &mut endpoints))
+            .collect::<Result<Routes, _>>()?;
         let hub_name: Arc<str> = parts.hub_name.into();
         let enrichments = compile_enrichments(parts.enrichments, &mut endpoints, &hub_name)?.into();
         let mut table = Self {
@@ -233,9 +284,9 @@ impl RouteTable {
         table.name_endpoints(endpoints);
         table.summarise();
         for (source, routes) in Source::ALL.into_iter().zip(&mut table.sources) {
-            let of_source = (0..).zip(&table.routes).filter_map(|(number, route)| Some((number, route.as_ref()?)));
-            let enabled = of_source.filter(|(_, route)| route.enabled && route.source == source);
-            routes.matcher = Matcher::new(enabled.map(|(number, route)| route.indexed(number)).collect());
+            let enabled = table.routes.iter().filter(|(_, route)| route.enabled && route.source == source);
+            let indexed = enabled.filter_map(|(number, route)| Some(route.indexed(u32::try_from(number).ok()?)));
+            routes.matcher = Matcher::new(indexed.collect());
         }
         Ok(table)
     }
@@ -249,7 +300,7 @@ impl RouteTable {
     pub fn with_route(&self, route: Route, program: Program) -> Result<Self, TableError> {
         let mut endpoints = Endpoints(self.endpoints.clone());
         let known = self.number(&route.name);
-        if known.is_none() && self.routes.iter().flatten().count() >= MAX_ROUTES {
+        if known.is_none() && self.routes.iter().count() >= MAX_ROUTES {
             return Err(TableError::TooManyRoutes);
         }
         let number = known.unwrap_or(self.routes.len());
@@ -264,7 +315,7 @@ impl RouteTable {
     pub fn without_route(&self, name: &RouteName) -> Result<Self, TableError> {
         let number = self.number(name).unwrap_or(self.routes.len());
         let mut endpoints = Endpoints(self.endpoints.clone());
-        if self.routes.iter().enumerate().all(|(place, route)| place == number || route.is_none()) {
+        if self.routes.iter().all(|(place, _)| place == number) {
             endpoints.place(&EndpointName::events())?;
         }
         self.changed(number, None, endpoints)
@@ -276,16 +327,13 @@ impl RouteTable {
         let is_named = |placed: &PlacedRoute| {
             placed.name_hash == hash && placed.compiled.route.name.as_str().eq_ignore_ascii_case(name.as_str())
         };
-        self.routes.iter().position(|placed| placed.as_ref().is_some_and(is_named))
+        self.routes.iter().find(|(_, placed)| is_named(placed)).map(|(number, _)| number)
     }
 
     fn changed(&self, number: usize, route: Option<&PlacedRoute>, endpoints: Endpoints) -> Result<Self, TableError> {
         let small = u32::try_from(number).map_err(|_| TableError::TooManyRoutes)?;
         let mut routes = self.routes.clone();
-        if number == routes.len() {
-            routes.push(None);
-        }
-        let before = routes.get_mut(number).and_then(|place| std::mem::replace(place, route.cloned()));
+        let before = routes.set(number, route.cloned());
         let mut sources = self.sources.clone();
         for (source, routes) in Source::ALL.into_iter().zip(&mut sources) {
             let concerns = |route: &&PlacedRoute| route.enabled && route.source == source;
@@ -314,7 +362,7 @@ impl RouteTable {
     #[must_use]
     pub fn default_for(hub_name: &str) -> Self {
         let mut table = Self {
-            routes: Vec::new(),
+            routes: Routes::default(),
             sources: Default::default(),
             configured_fallback: Some(EndpointName::events()),
             endpoints: Vec::new(),
@@ -349,7 +397,7 @@ impl RouteTable {
 
     /// The routes, disabled ones included, in the order configured.
     pub fn routes(&self) -> impl Iterator<Item = (&Route, &Program)> {
-        self.routes.iter().flatten().map(|placed| (&placed.compiled.route, &*placed.compiled.program))
+        self.routes.iter().map(|(_, placed)| (&placed.compiled.route, &*placed.compiled.program))
     }
 
     /// Every endpoint that a route, the fallback route or an enrichment names or has named.
@@ -375,7 +423,7 @@ impl RouteTable {
         let mut chosen = EndpointSet::default();
         let mut numbers = Vec::new();
         self.matching(message, &mut numbers);
-        for placed in numbers.into_iter().filter_map(|number| self.routes.get(number as usize)?.as_ref()) {
+        for placed in numbers.into_iter().filter_map(|number| self.routes.get(number as usize)) {
             chosen = chosen.with(placed.endpoint);
             matched(&placed.compiled.route);
         }
@@ -393,8 +441,8 @@ impl RouteTable {
     /// routes.
     pub fn decide_observed(&self, message: &MessageView<'_>, mut observe: impl FnMut(&Route, Verdict)) -> Decision {
         let mut chosen = EndpointSet::default();
-        let enabled = self.routes.iter().flatten().filter(|placed| placed.enabled && placed.source == message.source());
-        for PlacedRoute { compiled, endpoint, .. } in enabled {
+        let enabled = self.routes.iter().filter(|(_, placed)| placed.enabled && placed.source == message.source());
+        for (_, PlacedRoute { compiled, endpoint, .. }) in enabled {
             let verdict = evaluate(&compiled.program, message);
             observe(&compiled.route, verdict);
             if verdict == Verdict::True {
@@ -434,7 +482,7 @@ impl RouteTable {
             (source.count, source.fallback, source.needs_body, source.needs_twin) = (0, None, false, false);
         }
         let mut defined = false;
-        for placed in self.routes.iter().flatten() {
+        for (_, placed) in self.routes.iter() {
             defined = true;
             let index = placed.source.index();
             if let (true, Some(source), Some(reachable)) =
