@@ -14,15 +14,46 @@ use wasmtime::component::Component;
 
 const DIGEST_LENGTH: usize = digest::SHA256_OUTPUT_LEN;
 
+/// Hexadecimal digits of a component's SHA-256 that its file's name has.
+const CONTENT_DIGITS: usize = 32;
+
 pub(crate) fn file_name(engine: &Engine, name: &str, bytes: &[u8]) -> String {
+    let content = digest::digest(&digest::SHA256, bytes);
+    let hexadecimal: String = content.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    file_name_of(engine, name, &hexadecimal)
+}
+
+/// The name of the file for the component with this SHA-256, lower case hexadecimal.
+pub(crate) fn file_name_of(engine: &Engine, name: &str, content: &str) -> String {
     let mut compatibility = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut compatibility);
-    let content = digest::digest(&digest::SHA256, bytes);
-    let mut content_hex = String::with_capacity(32);
-    for byte in content.as_ref().iter().take(16) {
-        content_hex.push_str(&format!("{byte:02x}"));
+    let content = content.get(..CONTENT_DIGITS).unwrap_or(content);
+    format!("{name}-{content}-{:016x}.cwasm", compatibility.finish())
+}
+
+/// Removes the files of `name` other than these: of other contents, and of other engines. Another process may use them; it
+/// compiles again. Files that are being written are left alone. Without a directory there is nothing to do.
+pub(crate) fn prune(directory: &Path, name: &str, keep: &[String]) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let Ok(file) = entry.file_name().into_string() else { continue };
+        if is_file_of(name, &file) && !keep.contains(&file) {
+            std::fs::remove_file(entry.path())?;
+        }
     }
-    format!("{name}-{content_hex}-{:016x}.cwasm", compatibility.finish())
+    Ok(())
+}
+
+/// Whether a save under that name makes files so called.
+fn is_file_of(name: &str, file: &str) -> bool {
+    let rest = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+    let digits = rest.and_then(|rest| rest.get(..CONTENT_DIGITS));
+    digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit())) && file.ends_with(".cwasm")
 }
 
 /// The cached component, or nothing if there is none or it is damaged.
@@ -61,4 +92,31 @@ fn create_private(directory: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_the_name_are_removed_and_not_those_to_keep() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = Engine::default();
+        let (kept, old) = (file_name(&engine, "policy", b"new"), file_name(&engine, "policy", b"old"));
+        let (other, longer) = (file_name(&engine, "twin", b"old"), file_name(&engine, "policy-of-mine", b"old"));
+        let unfinished = format!("{old}.4711.new");
+        for file in [&kept, &old, &other, &longer, &unfinished, &"policy-README".to_owned()] {
+            std::fs::write(directory.path().join(file), "").unwrap();
+        }
+        prune(directory.path(), "policy", std::slice::from_ref(&kept)).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let mut expected = vec![kept, other, longer, unfinished, "policy-README".to_owned()];
+        expected.sort();
+        assert_eq!(left, expected);
+        prune(&directory.path().join("absent"), "policy", &[]).unwrap();
+    }
 }

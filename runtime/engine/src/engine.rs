@@ -120,7 +120,15 @@ impl Engine {
     ///
     /// [`EngineError::Compile`].
     pub(crate) fn component(&self, name: &str, bytes: &[u8]) -> Result<Component, EngineError> {
-        compile(&self.inner, self.cache.as_deref(), name, bytes)
+        let component = compile(&self.inner, self.cache.as_deref(), name, bytes)?;
+        // There is one built-in function of that name: what else is there is of other versions.
+        if let Some(directory) = &self.cache {
+            let keep = cache::file_name(&self.inner, name, bytes);
+            if let Err(error) = cache::prune(directory, name, &[keep]) {
+                tracing::warn!(function = name, directory = %directory.display(), %error, "old compiled code stays");
+            }
+        }
+        Ok(component)
     }
 
     pub(crate) fn store(&self) -> wasmtime::Store<StoreLimits> {

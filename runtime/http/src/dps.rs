@@ -34,6 +34,9 @@ pub(crate) enum Do {
     PushVersion,
     GetVersion,
     DeleteVersion,
+    RecordPolicy,
+    GetRecording,
+    EndRecording,
     /// A device's own registration, below an id scope.
     Device(provision::Operation),
 }
@@ -239,13 +242,13 @@ pub(crate) const ROUTES: &[Route<Do>] = &[
         )
     },
     Route {
-        takes: &["ifMatch"],
+        takes: &["ifMatch", "force"],
         ..route(
             Verb::Delete,
             "/allocationPolicies/{policyName}",
             Do::DeletePolicy,
             CONFIG,
-            ("deletePolicy", "Deletes a policy that no enrollment names."),
+            ("deletePolicy", "Deletes a policy that no enrollment names, by force any."),
             &[EMPTY],
         )
     },
@@ -281,7 +284,7 @@ pub(crate) const ROUTES: &[Route<Do>] = &[
         &[Answer(200, Some(COMPONENT))],
     ),
     Route {
-        takes: &["ifMatch", "contentDigest", "signature"],
+        takes: &["ifMatch", "contentDigest", "signature", "source"],
         body: Some(COMPONENT),
         ..route(
             Verb::Put,
@@ -293,16 +296,46 @@ pub(crate) const ROUTES: &[Route<Do>] = &[
         )
     },
     Route {
-        takes: &["ifMatch"],
+        takes: &["ifMatch", "force"],
         ..route(
             Verb::Delete,
             "/allocationPolicies/{policyName}/versions/{version}",
             Do::DeleteVersion,
             CONFIG,
-            ("deletePolicyVersion", "Deletes a version that decides nothing."),
+            (
+                "deletePolicyVersion",
+                "Deletes a version that decides nothing and that no enrollment names, by force any.",
+            ),
             &[EMPTY],
         )
     },
+    Route {
+        body: Some(json("PolicyRecordingRequest")),
+        ..route(
+            Verb::Post,
+            "/allocationPolicies/{policyName}/recording",
+            Do::RecordPolicy,
+            CONFIG,
+            ("recordPolicy", "Begins to record what a policy is asked and answers."),
+            &[ok("PolicyRecording")],
+        )
+    },
+    route(
+        Verb::Get,
+        "/allocationPolicies/{policyName}/recording",
+        Do::GetRecording,
+        CONFIG,
+        ("getPolicyRecording", "What was recorded of a policy."),
+        &[ok("PolicyRecording")],
+    ),
+    route(
+        Verb::Delete,
+        "/allocationPolicies/{policyName}/recording",
+        Do::EndRecording,
+        CONFIG,
+        ("endPolicyRecording", "Ends a recording and forgets it."),
+        &[EMPTY],
+    ),
     Route {
         takes: &["forceRegistration"],
         body: Some(json("RegistrationRequest")),
@@ -384,6 +417,9 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Reply, HubError> {
         Do::PushVersion => policies::push(call, body).await,
         Do::GetVersion => policies::component(call).await,
         Do::DeleteVersion => policies::delete_version(call).await,
+        Do::RecordPolicy => policies::record(call, body).await,
+        Do::GetRecording => policies::recording(call),
+        Do::EndRecording => policies::end_recording(call),
         Do::Device(operation) => provision::answer(operation, call, body).await,
     }
 }

@@ -9,21 +9,25 @@
 //! | `DELETE /allocationPolicies/{name}` | | 204 |
 //! | `POST /allocationPolicies/{name}/activate` | `{"version":…,"canaryPercent":10,"maxErrorPercent":10}` | 200, the policy |
 //! | `POST /allocationPolicies/{name}/rollback` | | 200, the policy |
+//! | `POST /allocationPolicies/{name}/recording` | `{"count":100,"seconds":60}` | 200, the recording, without cases yet |
+//! | `GET /allocationPolicies/{name}/recording` | | 200, the recording with its cases |
+//! | `DELETE /allocationPolicies/{name}/recording` | | 204 |
 //! | `PUT /allocationPolicies/{name}/versions/{version}` | the component | 200, the policy |
 //! | `GET /allocationPolicies/{name}/versions/{version}` | | 200, the component |
 //! | `DELETE /allocationPolicies/{name}/versions/{version}` | | 204 |
 //!
 //! Every change may carry `If-Match` with the policy's `etag`. An upload may carry its SHA-256 in `Content-Digest`
-//! (RFC 9530: `sha-256=:BASE64:`), and an Ed25519 signature in `x-nave-signature` (base64); where the service has trusted
-//! keys the signature must be there.
+//! (RFC 9530: `sha-256=:BASE64:`), an Ed25519 signature in `x-nave-signature` (base64), which must be there where the service
+//! has trusted keys, and where it is from in `x-nave-source`. A policy or version that an enrollment uses is deleted with
+//! `force=true` only.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response};
 use nave_hub::policy::{
-    Activation, DEFAULT_MAX_ERROR_PERCENT, MAX_COMPONENT_BYTES, Policies, PolicySettings, SIGNATURE_LENGTH, Trial,
-    Upload, VersionCounters,
+    Activation, DEFAULT_MAX_ERROR_PERCENT, MAX_COMPONENT_BYTES, Policies, PolicySettings, Recording, SIGNATURE_LENGTH,
+    Trial, Upload, VersionCounters,
 };
 use nave_hub::{ErrorCode, HubError};
 use nave_model::{
@@ -32,6 +36,7 @@ use nave_model::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::call::{Call, argument, read_bytes, read_document};
 use crate::reply::{self, Reply};
@@ -46,6 +51,9 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// The signature of an upload, base64.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-nave-signature");
+
+/// Where an uploaded component is from.
+const SOURCE: HeaderName = HeaderName::from_static("x-nave-source");
 
 /// `GET /allocationPolicies`.
 pub(crate) async fn list(call: &Call) -> Result<Reply, HubError> {
@@ -71,7 +79,8 @@ pub(crate) async fn configure(call: &Call, body: Body) -> Result<Reply, HubError
 /// `DELETE /allocationPolicies/{name}`.
 pub(crate) async fn delete(call: &Call) -> Result<Reply, HubError> {
     let (policies, name, condition) = (Arc::clone(policies(call)?), name(call)?, call.if_match());
-    to_its_end(&**call.platform.env(), async move { policies.delete(&name, &condition).await }).await?;
+    let force = force(call)?;
+    to_its_end(&**call.platform.env(), async move { policies.delete(&name, force, &condition).await }).await?;
     Ok(reply::no_content())
 }
 
@@ -97,15 +106,34 @@ pub(crate) async fn roll_back(call: &Call) -> Result<Reply, HubError> {
     Ok(policy(policies, &policies.roll_back(&name(call)?, &call.if_match()).await?))
 }
 
+/// `POST /allocationPolicies/{name}/recording`.
+pub(crate) async fn record(call: &Call, body: Body) -> Result<Reply, HubError> {
+    let wanted: WantedRecording = read_document(body, MAX_POLICY_BODY_BYTES).await?;
+    let time = Duration::from_secs(wanted.seconds.into());
+    Ok(reply::ok(&recording_json(&policies(call)?.record(&name(call)?, wanted.count, time).await?)))
+}
+
+/// `GET /allocationPolicies/{name}/recording`.
+pub(crate) fn recording(call: &Call) -> Result<Reply, HubError> {
+    Ok(reply::ok(&recording_json(&policies(call)?.recording(&name(call)?)?)))
+}
+
+/// `DELETE /allocationPolicies/{name}/recording`.
+pub(crate) fn end_recording(call: &Call) -> Result<Reply, HubError> {
+    policies(call)?.end_recording(&name(call)?)?;
+    Ok(reply::no_content())
+}
+
 /// `PUT /allocationPolicies/{name}/versions/{version}`.
 pub(crate) async fn push(call: &Call, body: Body) -> Result<Reply, HubError> {
     let (name, version) = (name(call)?, version(call)?);
     let digest = call.header(CONTENT_DIGEST).map(digest).transpose()?;
     let signature = call.header(SIGNATURE).map(signature).transpose()?;
+    let source = call.header(SOURCE).map(str::to_owned);
     let policies = Arc::clone(policies(call)?);
     let slot = policies.begin_upload()?;
     let component = read_bytes(body, MAX_COMPONENT_BYTES).await?;
-    let upload = Upload { name, version, component, digest, signature };
+    let upload = Upload { name, version, component, digest, signature, source };
     let (pushing, condition) = (Arc::clone(&policies), call.if_match());
     let work = async move { pushing.push(slot, upload, &condition).await };
     let record = to_its_end(&**call.platform.env(), work).await?;
@@ -123,8 +151,8 @@ pub(crate) async fn component(call: &Call) -> Result<Reply, HubError> {
 /// `DELETE /allocationPolicies/{name}/versions/{version}`.
 pub(crate) async fn delete_version(call: &Call) -> Result<Reply, HubError> {
     let (policies, name, version) = (Arc::clone(policies(call)?), name(call)?, version(call)?);
-    let condition = call.if_match();
-    let work = async move { policies.delete_version(&name, &version, &condition).await };
+    let (force, condition) = (force(call)?, call.if_match());
+    let work = async move { policies.delete_version(&name, &version, force, &condition).await };
     to_its_end(&**call.platform.env(), work).await?;
     Ok(reply::no_content())
 }
@@ -144,6 +172,23 @@ struct Wanted {
     max_error_percent: Option<u8>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WantedRecording {
+    count: u32,
+    seconds: u32,
+}
+
+fn recording_json(recording: &Recording) -> Value {
+    json!({
+        "count": recording.wanted,
+        "recorded": recording.cases.len(),
+        "leftOut": recording.left_out,
+        "isRunning": recording.is_running,
+        "cases": recording.cases,
+    })
+}
+
 fn policies(call: &Call) -> Result<&Arc<Policies>, HubError> {
     call.platform.provisioning().allocation_policies().ok_or_else(|| {
         HubError::new(ErrorCode::FeatureNotSupported, "This provisioning service has no custom allocation policies.")
@@ -152,6 +197,14 @@ fn policies(call: &Call) -> Result<&Arc<Policies>, HubError> {
 
 fn name(call: &Call) -> Result<AllocationPolicyName, HubError> {
     AllocationPolicyName::parse(call.target.segment(1)).map_err(|error| argument(format!("{error}.")))
+}
+
+/// Whether to delete what is in use.
+fn force(call: &Call) -> Result<bool, HubError> {
+    match call.target.parameter("force") {
+        None => Ok(false),
+        Some(text) => text.parse().map_err(|_| argument("force is true or false.")),
+    }
 }
 
 fn version(call: &Call) -> Result<AllocationPolicyVersion, HubError> {
@@ -257,6 +310,9 @@ fn version_json(record: &AllocationPolicyRecord, version: &PolicyVersionRecord, 
     if let Some(members) = shown.as_object_mut() {
         if let Some(schema) = &version.schema {
             members.insert("configurationSchema".to_owned(), schema.value().unwrap_or(Value::Null));
+        }
+        if let Some(source) = &version.source {
+            members.insert("source".to_owned(), json!(source));
         }
         if let Some(key) = &version.signed_by {
             members.insert("signedBy".to_owned(), json!(key));

@@ -30,7 +30,8 @@ pub(crate) fn agent(key: &str, ca: Option<&Path>) -> Result<ureq::Agent, Failure
     Ok(config.into())
 }
 
-fn roots(key: &str, ca: Option<&Path>) -> Result<Vec<Certificate<'static>>, Failure> {
+/// The certificates in the PEM file `ca`, which `key` named, or those that the system trusts.
+pub(crate) fn roots(key: &str, ca: Option<&Path>) -> Result<Vec<Certificate<'static>>, Failure> {
     let Some(path) = ca else {
         let found = rustls_native_certs::load_native_certs();
         if found.certs.is_empty() {

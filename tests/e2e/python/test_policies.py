@@ -56,7 +56,7 @@ def policy(dps, unique):
 
     made = Policy()
     yield made
-    dps.request("DELETE", made.path)
+    dps.request("DELETE", made.path + "?force=true")
 
 
 @pytest.fixture

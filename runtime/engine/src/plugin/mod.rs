@@ -29,6 +29,7 @@ use wasmtime::{
 };
 
 use crate::bindings::{allocation, allocation_world};
+use crate::cache;
 use crate::engine::{EngineError, TICK, compile};
 
 pub use error::{PolicyCallError, PolicyError, PolicyFailure};
@@ -53,6 +54,9 @@ const KEEP_RESIDENT: usize = 256 << 10;
 
 /// Frames of a backtrace that a report shows.
 const MAX_BACKTRACE_FRAMES: usize = 20;
+
+/// What the cached code of policies is called.
+const CACHE_NAME: &str = "policy";
 
 /// The names under which a component may export the optional interface, with the version that this host calls.
 const CONFIGURATION: &str = "nave:allocation/configuration@0.1.0";
@@ -111,6 +115,19 @@ impl PluginEngine {
         self.engines.lock().retain(|engine| engine.upgrade().map(|engine| engine.increment_epoch()).is_some());
     }
 
+    /// Removes cached code of components other than those with these SHA-256 digests, lower case hexadecimal, and all of other
+    /// engines.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn prune_cache(&self, digests: &[String]) -> std::io::Result<()> {
+        let Some(directory) = &self.cache else { return Ok(()) };
+        let engine = wasmtime::Engine::new(&config(&PolicyLimits::default())).map_err(std::io::Error::other)?;
+        let keep: Vec<String> = digests.iter().map(|digest| cache::file_name_of(&engine, CACHE_NAME, digest)).collect();
+        cache::prune(directory, CACHE_NAME, &keep)
+    }
+
     /// Compiles a component, or takes its compiled form from the cache, and tries it out: it is instantiated once, and its
     /// schema is read if it exports one. Takes seconds for the interpreters that JavaScript and Python policies contain.
     ///
@@ -122,7 +139,7 @@ impl PluginEngine {
         inspect::check_header(bytes)?;
         let engine =
             wasmtime::Engine::new(&config(limits)).map_err(|error| PolicyError::Engine(format!("{error:#}")))?;
-        let component = compile(&engine, self.cache.as_deref(), "policy", bytes).map_err(|error| match error {
+        let component = compile(&engine, self.cache.as_deref(), CACHE_NAME, bytes).map_err(|error| match error {
             EngineError::Compile { error, .. } => PolicyError::Compile(error),
             error => PolicyError::Engine(error.to_string()),
         })?;

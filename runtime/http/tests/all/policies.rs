@@ -233,6 +233,8 @@ fn limits_and_debug_are_settings_of_a_policy() {
         json!({ "limits": { "memoryBytes": 4_000_000_000u32 } }),
         json!({ "limits": { "deadlineMs": 0 } }),
         json!({ "limits": { "queue": 100_000 } }),
+        // The last one would be asked after minutes.
+        json!({ "limits": { "queue": 64, "deadlineMs": 5_000 } }),
     ] {
         set(wrong).dps_error(400_004, "ArgumentInvalid");
     }
@@ -399,4 +401,191 @@ fn each_failure_of_a_web_hook_has_its_code() {
         Ok(HookAnswer { status: 200, body: format!("{{\"iotHubHostName\":\"{HUB}\"}}").into_bytes() }),
     ]);
     assert_eq!(register(&world, &key, "dev-late", &Value::Null)["status"], "assigned");
+}
+
+#[test]
+fn a_rollback_after_a_trial_that_ended_by_itself_leaves_the_active_version() {
+    let world = World::new();
+    push(&world, "p", "older", component("released-0-1-0")).json();
+    activate(&world, "p", &json!({ "version": "older" })).json();
+    push(&world, "p", "good", component("released-0-1-0")).json();
+    activate(&world, "p", &json!({ "version": "good" })).json();
+    push(&world, "p", "bad", component("hostile-policy")).json();
+    activate(&world, "p", &json!({ "version": "bad", "canaryPercent": 50, "maxErrorPercent": 20 })).json();
+    let key = enroll(&world, "g", &by_policy("nave:policy/p"));
+    for number in 0..60 {
+        register(&world, &key, &format!("dev-{number}"), &json!("panic"));
+    }
+    let rollback = || world.dps_request("POST", "/allocationPolicies/p/rollback").send().json();
+    let shown = world.dps_request("GET", "/allocationPolicies/p").send().json();
+    assert_eq!(shown["returned"]["version"], "bad", "{shown}");
+    // Whoever meant the trial finds it taken back, and nothing else.
+    let shown = rollback();
+    assert_eq!((&shown["active"], shown.get("returned")), (&json!("good"), None));
+    assert_eq!(rollback()["active"], "older");
+}
+
+#[test]
+fn what_an_enrollment_uses_is_deleted_by_force_only() {
+    let world = World::new();
+    deploy(&world, "p");
+    push(&world, "p", "2", component("released-0-1-0")).json();
+    push(&world, "p", "3", component("released-0-1-0")).json();
+    enroll(&world, "fleet", &by_policy("nave:policy/P"));
+    enroll(&world, "pinned", &by_policy("nave:policy/p@2"));
+    enroll(&world, "elsewhere", &by_policy("nave:policy/other"));
+    let delete = |path: &str| world.dps_request("DELETE", &format!("/allocationPolicies/{path}")).send();
+    let message = delete("p").dps_error(409_000, "GenericConflict");
+    assert!(message.contains("'fleet'") && message.contains("'pinned'") && !message.contains("elsewhere"), "{message}");
+    let message = delete("p/versions/2").dps_error(409_000, "GenericConflict");
+    assert!(message.contains("'pinned'") && !message.contains("'fleet'"), "{message}");
+    assert_eq!(delete("p/versions/3").status, 204, "nobody names it");
+    delete("p?force=perhaps").dps_error(400_004, "ArgumentInvalid");
+    assert_eq!(delete("p/versions/2?force=true").status, 204);
+    delete("p/versions/1?force=true").dps_error(409_000, "GenericConflict");
+    assert_eq!(delete("p?force=true").status, 204);
+}
+
+#[test]
+fn a_version_that_is_pushed_again_after_its_deletion_begins_to_count_anew() {
+    let world = World::new();
+    deploy(&world, "p");
+    let key = enroll(&world, "g", &by_policy("nave:policy/p"));
+    register(&world, &key, "dev-1", &json!(""));
+    push(&world, "p", "2", component("released-0-1-0")).json();
+    activate(&world, "p", &json!({ "version": "2" })).json();
+    assert_eq!(statistics(&world, "p", "1")["assigned"], 1);
+    assert_eq!(world.dps_request("DELETE", "/allocationPolicies/p/versions/1").send().status, 204);
+    push(&world, "p", "1", component("released-0-1-0")).json();
+    assert_eq!(statistics(&world, "p", "1")["decisions"], 0);
+}
+
+#[test]
+fn a_key_that_is_not_trusted_any_more_activates_nothing() {
+    let pair = || {
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
+        let key = TrustedKey::parse("release", &STANDARD.encode(pair.public_key().as_ref())).unwrap();
+        (pair, key)
+    };
+    let ((old_pair, old_key), (new_pair, new_key)) = (pair(), pair());
+    let bytes = component("hostile-policy");
+    let hash = digest::digest(&digest::SHA256, &bytes);
+    let hexadecimal: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let signed = |world: &World, version: &str, pair: &Ed25519KeyPair| {
+        let name = AllocationPolicyName::parse("p").unwrap();
+        let statement = statement(&name, &AllocationPolicyVersion::parse(version).unwrap(), &hexadecimal);
+        let signature = STANDARD.encode(pair.sign(statement.as_bytes()));
+        let upload = world.dps_request("PUT", &format!("/allocationPolicies/p/versions/{version}"));
+        upload.bytes(bytes.clone()).header("x-nave-signature", &signature).send().json()
+    };
+    let world = World::trusting(vec![old_key]);
+    signed(&world, "1", &old_pair);
+    signed(&world, "2", &old_pair);
+    activate(&world, "p", &json!({ "version": "1" })).json();
+    activate(&world, "p", &json!({ "version": "2" })).json();
+    let key = enroll(&world, "g", &by_policy("nave:policy/p"));
+    let pinned = enroll(&world, "pinned", &by_policy("nave:policy/p@1"));
+    assert_eq!(register(&world, &key, "dev-1", &json!(""))["status"], "assigned");
+    // Another key, under the same name.
+    let world = World::after_trusting(&world, vec![new_key]);
+    let message = activate(&world, "p", &json!({ "version": "1" })).dps_error(400_004, "ArgumentInvalid");
+    assert!(message.contains("not one of a key that this service trusts"), "{message}");
+    world.dps_request("POST", "/allocationPolicies/p/rollback").send().dps_error(400_004, "ArgumentInvalid");
+    assert_eq!(register(&world, &key, "dev-1", &json!(""))["status"], "failed", "what decides is not trusted either");
+    assert_eq!(register(&world, &pinned, "dev-2", &json!(""))["status"], "failed");
+    // The same bytes signed anew are good again.
+    signed(&world, "1", &new_pair);
+    let shown = activate(&world, "p", &json!({ "version": "1" })).json();
+    assert_eq!((&shown["active"], &shown["versions"][0]["signedBy"]), (&json!("1"), &json!("release")));
+    world.simulation.run(world.env.sleep(Duration::from_secs(60))).unwrap();
+    assert_eq!(register(&world, &key, "dev-1", &json!(""))["status"], "assigned");
+}
+
+#[test]
+fn a_component_that_is_pushed_while_its_last_user_is_deleted_is_whole() {
+    for tenths in (0..60).step_by(4) {
+        let world = World::new();
+        push(&world, "old", "1", component("released-0-1-0")).json();
+        let push =
+            world.dps_request("PUT", "/allocationPolicies/new/versions/1").bytes(component("released-0-1-0")).answer();
+        let delete = async {
+            world.env.sleep(Duration::from_micros(tenths * 100)).await;
+            world.dps_request("DELETE", "/allocationPolicies/old").answer().await
+        };
+        let (pushed, deleted) = world.simulation.run(futures_util::future::join(push, delete)).unwrap();
+        assert_eq!(deleted.status, 204);
+        // Refused, if the deletion came between its pieces and its record; never stored without its component.
+        if pushed.status == 200 {
+            activate(&World::after(&world), "new", &json!({ "version": "1" })).json();
+        }
+    }
+}
+
+#[test]
+fn a_web_hook_that_is_not_allowed_any_more_is_not_asked() {
+    let world = World::with_loopback_hooks();
+    let key = enroll(&world, "g", &by_policy("http://127.0.0.1:7071/api?code=c2VjcmV0"));
+    let answer = HookAnswer { status: 200, body: json!({ "iotHubHostName": HUB }).to_string().into_bytes() };
+    world.hooks.answers.lock().unwrap().push_back(Ok(answer));
+    assert_eq!(register(&world, &key, "dev-1", &Value::Null)["status"], "assigned");
+    let world = World::after(&world);
+    let state = register(&world, &key, "dev-1", &Value::Null);
+    assert_eq!((&state["status"], &state["errorCode"]), (&json!("failed"), &json!(400_207)), "{state}");
+    assert!(world.hooks.asked.lock().unwrap().is_empty());
+}
+
+#[test]
+fn where_a_component_is_from_is_shown() {
+    let world = World::new();
+    let upload = |version: &str, source: &str| {
+        let upload = world.dps_request("PUT", &format!("/allocationPolicies/p/versions/{version}"));
+        upload.bytes(component("released-0-1-0")).header("x-nave-source", source).send()
+    };
+    let source = "oci://registry.example/policies/by-site@sha256:0000";
+    assert_eq!(upload("1", source).json()["versions"][0]["source"], source);
+    for wrong in ["two words", "", &"x".repeat(513)] {
+        upload("2", wrong).dps_error(400_004, "ArgumentInvalid");
+    }
+}
+
+#[test]
+fn requests_are_recorded_on_demand_within_bounds_and_without_secrets() {
+    let world = World::new();
+    deploy(&world, "p");
+    let key = enroll(&world, "g", &by_policy("nave:policy/p"));
+    let recording =
+        |method: &str, body: Value| world.dps_request(method, "/allocationPolicies/p/recording").json(&body).send();
+    recording("GET", Value::Null).dps_error(404_000, "GenericNotFound");
+    register(&world, &key, "dev-0", &json!("before"));
+    for wrong in [json!({ "count": 0, "seconds": 1 }), json!({ "count": 1, "seconds": 3_601 }), json!({ "count": 1 })] {
+        recording("POST", wrong).dps_error(400_004, "ArgumentInvalid");
+    }
+    recording("POST", json!({ "count": 3, "seconds": 60 })).json();
+    register(&world, &key, "dev-1", &json!({ "site": 7, "wifiPassword": "c2VjcmV0" }));
+    register(&world, &key, "dev-2", &json!("refuse"));
+    assert_eq!(recording("GET", Value::Null).json()["isRunning"], json!(true));
+    register(&world, &key, "dev-3", &json!("panic"));
+    register(&world, &key, "dev-4", &json!("after"));
+    let answer = recording("GET", Value::Null);
+    for secret in ["c2VjcmV0", "primaryKey\":\"", "SharedAccess"] {
+        assert!(!answer.body.contains(secret), "{answer:?}");
+    }
+    let shown = answer.json();
+    assert_eq!((&shown["recorded"], &shown["isRunning"]), (&json!(3), &json!(false)), "{shown}");
+    let cases = shown["cases"].as_array().unwrap();
+    assert_eq!(cases[0]["request"]["payload"], json!({ "site": 7, "wifiPassword": "***" }));
+    assert_eq!(cases[0]["request"]["hubs"][0]["name"], HUB);
+    assert_eq!(cases[0]["expect"]["assign"]["hub"], HUB);
+    assert_eq!(cases[1]["expect"], json!({ "refuse": "no room for you" }));
+    assert_eq!(cases[2]["expect"], json!({ "error": "trap" }));
+    assert_eq!(cases[2]["name"], "3: dev-3 by p@1");
+    // Forgotten after a while.
+    world.simulation.run(world.env.sleep(Duration::from_secs(700))).unwrap();
+    recording("GET", Value::Null).dps_error(404_000, "GenericNotFound");
+    recording("POST", json!({ "count": 1, "seconds": 60 })).json();
+    assert_eq!(recording("DELETE", Value::Null).status, 204);
+    recording("DELETE", Value::Null).dps_error(404_000, "GenericNotFound");
+    let anonymous = world.dps_request("POST", "/allocationPolicies/p/recording").without("Authorization").send();
+    anonymous.dps_error(401_002, "IotHubUnauthorizedAccess");
 }

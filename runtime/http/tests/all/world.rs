@@ -53,6 +53,13 @@ pub(crate) struct World {
     pub(crate) unready: Arc<Mutex<Vec<String>>>,
 }
 
+/// How custom allocation is configured.
+#[derive(Default)]
+struct Custom {
+    trusted_keys: Vec<TrustedKey>,
+    allow_loopback_http: bool,
+}
+
 /// Web hooks that answer what they were told to, in this order, and remember what they were asked.
 #[derive(Default)]
 pub(crate) struct ScriptedHooks {
@@ -77,7 +84,14 @@ impl World {
         let simulation = Simulation::new(7, Timestamp::from_unix_seconds(1_790_000_000));
         let disk: SharedEnv = simulation.host();
         let store = Arc::new(SimStore::new(disk, Duration::from_millis(1)));
-        Self::build(simulation, store, trusted_keys)
+        Self::build(simulation, store, Custom { trusted_keys, ..Custom::default() })
+    }
+
+    /// A world in which web hooks on this machine may speak plain HTTP.
+    pub(crate) fn with_loopback_hooks() -> Self {
+        let simulation = Simulation::new(7, Timestamp::from_unix_seconds(1_790_000_000));
+        let store = Arc::new(SimStore::new(simulation.host(), Duration::from_millis(1)));
+        Self::build(simulation, store, Custom { allow_loopback_http: true, ..Custom::default() })
     }
 
     /// A surface for what needs no world around it.
@@ -87,11 +101,18 @@ impl World {
 
     /// What a process finds that starts after the one of `earlier`.
     pub(crate) fn after(earlier: &Self) -> Self {
-        earlier.env.crash();
-        Self::build(earlier.simulation.clone(), Arc::clone(&earlier.store), Vec::new())
+        Self::after_trusting(earlier, Vec::new())
     }
 
-    fn build(simulation: Simulation, store: Arc<SimStore>, trusted_keys: Vec<TrustedKey>) -> Self {
+    /// The same, with these keys for policies in its configuration.
+    pub(crate) fn after_trusting(earlier: &Self, trusted_keys: Vec<TrustedKey>) -> Self {
+        earlier.env.crash();
+        let custom = Custom { trusted_keys, ..Custom::default() };
+        Self::build(earlier.simulation.clone(), Arc::clone(&earlier.store), custom)
+    }
+
+    fn build(simulation: Simulation, store: Arc<SimStore>, custom: Custom) -> Self {
+        let Custom { trusted_keys, allow_loopback_http } = custom;
         let env = simulation.host();
         let shared: SharedEnv = Arc::clone(&env) as SharedEnv;
         let hub = |name: &str, aliases: &[&str]| {
@@ -126,11 +147,7 @@ impl World {
                 loads: Arc::new(Pool::inline()),
                 trusted_keys,
             },
-            hooks: Hooks {
-                client: Arc::clone(&hooks) as _,
-                pool: Arc::new(Pool::inline()),
-                allow_loopback_http: false,
-            },
+            hooks: Hooks { client: Arc::clone(&hooks) as _, pool: Arc::new(Pool::inline()), allow_loopback_http },
         };
         let provisioning = Provisioning::new(ProvisioningParts {
             env: Arc::clone(&shared),

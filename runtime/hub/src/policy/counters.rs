@@ -1,12 +1,16 @@
-//! What each version decided, since this host started.
+//! What each version decided, since this host started. Counters are of this host and are lost when it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashMap;
 use nave_model::{AllocationPolicyName, AllocationPolicyVersion};
 
 /// Failed decisions before a trial can end by itself: one unlucky device is no error rate.
 const MIN_TRIAL_ERRORS: u64 = 5;
+
+/// The last decisions of a trial that count towards its error rate, on this host. A trial that went well for a million
+/// devices and then fails must end as soon as a young one; 1 percent of this many is [`MIN_TRIAL_ERRORS`].
+const TRIAL_WINDOW: usize = 500;
 
 /// What a version decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,9 +58,30 @@ pub(super) struct Counters {
 
 struct Trial {
     rollout: String,
-    decisions: u64,
+    /// Whether each of the last decisions failed, the oldest first.
+    window: VecDeque<bool>,
     errors: u64,
     has_ended: bool,
+}
+
+impl Trial {
+    fn new(rollout: &str) -> Self {
+        Self { rollout: rollout.to_owned(), window: VecDeque::new(), errors: 0, has_ended: false }
+    }
+
+    /// Counts a decision, and forgets the one that has left the window.
+    fn count(&mut self, failed: bool) {
+        if self.window.len() >= TRIAL_WINDOW {
+            let left = self.window.pop_front().unwrap_or_default();
+            self.errors -= u64::from(left);
+        }
+        self.window.push_back(failed);
+        self.errors += u64::from(failed);
+    }
+
+    fn decisions(&self) -> u64 {
+        u64::try_from(self.window.len()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Counters {
@@ -94,7 +119,13 @@ impl Counters {
         }
     }
 
-    /// Counts a decision of a trial. Returns its counts when it has to end, once.
+    /// Forgets what a version decided that is deleted.
+    pub(super) fn forget_version(&mut self, name: &AllocationPolicyName, version: &AllocationPolicyVersion) {
+        self.versions.remove(&(name.clone(), version.clone()));
+    }
+
+    /// Counts a decision of a trial. When it has to end, returns the decisions of its window and how many of them failed,
+    /// once.
     pub(super) fn count_trial(
         &mut self,
         name: &AllocationPolicyName,
@@ -102,20 +133,18 @@ impl Counters {
         failed: bool,
         max_error_percent: u8,
     ) -> Option<(u64, u64)> {
-        let fresh = || Trial { rollout: rollout.to_owned(), decisions: 0, errors: 0, has_ended: false };
-        let trial = self.trials.entry(name.clone()).or_insert_with(fresh);
+        let trial = self.trials.entry(name.clone()).or_insert_with(|| Trial::new(rollout));
         if trial.rollout != rollout {
-            *trial = fresh();
+            *trial = Trial::new(rollout);
         }
-        trial.decisions += 1;
-        trial.errors += u64::from(failed);
+        trial.count(failed);
         let too_many = trial.errors >= MIN_TRIAL_ERRORS
-            && trial.errors.saturating_mul(100) > trial.decisions.saturating_mul(max_error_percent.into());
+            && trial.errors.saturating_mul(100) > trial.decisions().saturating_mul(max_error_percent.into());
         if !too_many || trial.has_ended {
             return None;
         }
         trial.has_ended = true;
-        Some((trial.decisions, trial.errors))
+        Some((trial.decisions(), trial.errors))
     }
 
     /// A trial could not be ended: the next failure tries again.
@@ -149,5 +178,36 @@ mod tests {
             assert_eq!(counters.count_trial(&name, "r2", true, 5), None);
         }
         assert_eq!(counters.count_trial(&name, "r2", true, 5), Some((5, 5)));
+    }
+
+    #[test]
+    fn what_a_trial_did_long_ago_does_not_excuse_what_it_does_now() {
+        let name = AllocationPolicyName::parse("p").unwrap();
+        let mut counters = Counters::default();
+        for _ in 0..100_000 {
+            assert_eq!(counters.count_trial(&name, "r", false, 10), None);
+        }
+        // A tenth of the window, and one more.
+        for _ in 0..TRIAL_WINDOW / 10 {
+            assert_eq!(counters.count_trial(&name, "r", true, 10), None);
+        }
+        assert_eq!(counters.count_trial(&name, "r", true, 10), Some((500, 51)));
+        // Failures leave the window as well.
+        let mut counters = Counters::default();
+        for number in 0..100_000 {
+            assert_eq!(counters.count_trial(&name, "r", number % 20 == 19, 10), None);
+        }
+    }
+
+    #[test]
+    fn a_deleted_version_is_forgotten_and_the_others_are_not() {
+        let name = AllocationPolicyName::parse("p").unwrap();
+        let version = |text| AllocationPolicyVersion::parse(text).unwrap();
+        let mut counters = Counters::default();
+        counters.count(&name, &version("1"), Counted::Assigned);
+        counters.count(&name, &version("2"), Counted::Refused);
+        counters.forget_version(&name, &version("1"));
+        assert_eq!(counters.of(&name, &version("1")), VersionCounters::default());
+        assert_eq!(counters.all().len(), 1);
     }
 }

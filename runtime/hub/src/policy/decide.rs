@@ -11,14 +11,11 @@ use nave_model::{AllocationPolicyRecord, AllocationPolicyReference, PolicyVersio
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::counters::Counted;
+use super::lifecycle::queue;
 use super::loaded::{Found, limits};
 use super::pool::{Bounds, NotDone};
 use super::{Policies, find};
 use crate::error::HubError;
-
-/// Calls of one policy that wait for their turn, unless the policy says otherwise; the next registrations are told to come
-/// back. At the usual deadline the last of them waits three seconds, well below the patience of clients (30 s).
-const DEFAULT_QUEUE: u32 = 64;
 
 /// Seconds after which a registration comes back that found the queue full: long enough for a queue of the usual length.
 /// Each gets up to [`OVERFLOW_SPREAD`] seconds more, so that they do not come back together.
@@ -81,11 +78,9 @@ impl Policies {
                 return Ok(failed(FailureCause::Unavailable, format!("policy {ticket} cannot be loaded: {why}")));
             }
         };
-        let bounds = Bounds {
-            running: limits(record.limits).concurrency,
-            waiting: record.limits.queue.unwrap_or(DEFAULT_QUEUE),
-        };
+        let bounds = Bounds { running: limits(record.limits).concurrency, waiting: queue(record.limits) };
         let id = request.registration_id.clone();
+        let recorded = self.to_record(&record.name, &request);
         let called = self.calls.run(record.name.as_str(), bounds, move || policy.allocate(&request)).await;
         let (outcome, report) = match called {
             Ok(called) => called,
@@ -100,6 +95,9 @@ impl Policies {
                 return Ok(failed(FailureCause::Unavailable, format!("policy {ticket}: the host ended the call")));
             }
         };
+        if let Some(request) = recorded {
+            self.keep_case(&record.name, &ticket, &request, outcome.as_ref());
+        }
         if record.debug {
             self.show(&ticket, &id, &report);
         }

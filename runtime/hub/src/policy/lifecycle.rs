@@ -1,6 +1,7 @@
 //! Which version decides: activation, trials on a share of the devices, and the way back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nave_model::{
     AllocationPolicyName, AllocationPolicyRecord, AllocationPolicyVersion, CanaryRecord, IfMatch, PolicyLimitsRecord,
@@ -17,6 +18,42 @@ pub const DEFAULT_MAX_ERROR_PERCENT: u8 = 10;
 
 /// Most calls of one policy that may be allowed to wait.
 const MAX_QUEUE: u32 = 1_024;
+
+/// Calls of one policy that wait for their turn, unless the policy says otherwise; the next registrations are told to come
+/// back. At the usual deadline the last of them waits less than two seconds.
+const DEFAULT_QUEUE: u32 = 64;
+
+/// Longest time that the last call in a queue may wait if each call before it takes its whole deadline: devices give up
+/// after 30 s. A queue that could take longer is refused, and the usual one is shortened.
+const MAX_QUEUE_WAIT: Duration = Duration::from_secs(20);
+
+/// Calls of a policy with these limits that may wait for their turn.
+pub(super) fn queue(settings: PolicyLimitsRecord) -> u32 {
+    settings.queue.unwrap_or(DEFAULT_QUEUE).min(longest_queue(settings))
+}
+
+/// How many calls may wait so that the last one is asked within [`MAX_QUEUE_WAIT`].
+fn longest_queue(settings: PolicyLimitsRecord) -> u32 {
+    let limits = limits(settings);
+    let turns = MAX_QUEUE_WAIT.as_nanos() / limits.deadline.as_nanos().max(1);
+    u32::try_from(turns).unwrap_or(u32::MAX).saturating_mul(limits.concurrency).clamp(1, MAX_QUEUE)
+}
+
+fn check_queue(settings: PolicyLimitsRecord) -> Result<(), HubError> {
+    let Some(queue) = settings.queue else { return Ok(()) };
+    let longest = longest_queue(settings);
+    if queue <= longest {
+        return Ok(());
+    }
+    let limits = limits(settings);
+    Err(argument(format!(
+        "Invalid limits: the limit `queue` is at most {longest} with a deadline of {} ms and {} calls at once, so that the \
+         last in the queue waits no longer than {} s.",
+        limits.deadline.as_millis(),
+        limits.concurrency,
+        MAX_QUEUE_WAIT.as_secs()
+    )))
+}
 
 /// A version that shall decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +150,8 @@ impl Policies {
         Ok(changed)
     }
 
-    /// Ends a trial, or makes the version decide that decided before.
+    /// Takes back what was done last: ends a trial, acknowledges one that ended by itself (which was taken back already), or
+    /// makes the version decide that decided before.
     ///
     /// # Errors
     ///
@@ -124,11 +162,11 @@ impl Policies {
         condition: &IfMatch,
     ) -> Result<AllocationPolicyRecord, HubError> {
         let record = self.get(name).await?;
-        if let (None, Some(previous)) = (&record.canary, &record.previous) {
+        if let (None, None, Some(previous)) = (&record.canary, &record.returned, &record.previous) {
             self.ensure_loaded(&record, version_of(&record, previous)?).await?;
         }
         let changed = self.change(name, condition, |record| {
-            if record.canary.take().is_some() {
+            if record.canary.take().is_some() || record.returned.take().is_some() {
                 return Ok(());
             }
             let Some(previous) = record.previous.take() else {
@@ -157,9 +195,7 @@ impl Policies {
     ) -> Result<AllocationPolicyRecord, HubError> {
         if let Some(wanted) = settings.limits {
             limits(wanted).check().map_err(|error| argument(format!("Invalid limits: {error}.")))?;
-            if wanted.queue.is_some_and(|queue| queue > MAX_QUEUE) {
-                return Err(argument(format!("Invalid limits: the limit `queue` is at most {MAX_QUEUE}.")));
-            }
+            check_queue(wanted)?;
         }
         let mut record = AllocationPolicyRecord::clone(&*self.get(name).await?);
         if !condition.holds_for(&record.etag) {
@@ -177,17 +213,23 @@ impl Policies {
         .await
     }
 
-    /// Deletes a version that decides nothing.
+    /// Deletes a version that decides nothing. With `force` also one that enrollments name; their devices cannot register
+    /// from then on.
     ///
     /// # Errors
     ///
-    /// 404; 409 for one that is active or on trial; 412 for a stale tag.
+    /// 404; 409 for one that is active or on trial, or that enrollments name; 412 for a stale tag.
     pub async fn delete_version(
         &self,
         name: &AllocationPolicyName,
         version: &AllocationPolicyVersion,
+        force: bool,
         condition: &IfMatch,
     ) -> Result<(), HubError> {
+        version_of(&*self.get(name).await?, version)?;
+        if !force {
+            self.ensure_unused(name, Some(version)).await?;
+        }
         let mut digest = String::new();
         self.change(name, condition, |record| {
             version_of(record, version)?.digest.clone_into(&mut digest);
@@ -207,6 +249,7 @@ impl Policies {
         })
         .await?;
         self.loaded.lock().forget_version(name, version);
+        self.counters.lock().forget_version(name, version);
         self.remove_pieces_if_unused(&digest).await
     }
 
@@ -233,5 +276,28 @@ impl Policies {
             "the trial of an allocation policy ended by itself: too many of its decisions failed"
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_is_as_long_as_devices_are_patient() {
+        let settings = |deadline_ms, concurrency, queue| PolicyLimitsRecord {
+            deadline_ms: Some(deadline_ms),
+            concurrency: Some(concurrency),
+            queue,
+            ..PolicyLimitsRecord::default()
+        };
+        assert_eq!(queue(PolicyLimitsRecord::default()), DEFAULT_QUEUE);
+        assert_eq!((queue(settings(5_000, 1, None)), queue(settings(5_000, 2, None))), (4, 8));
+        assert!(check_queue(settings(5_000, 1, Some(4))).is_ok());
+        let error = check_queue(settings(5_000, 1, Some(5))).unwrap_err();
+        assert!(error.to_string().contains("at most 4"), "{error}");
+        assert!(check_queue(settings(1, 16, Some(MAX_QUEUE + 1))).is_err());
+        // What was stored before there was this rule.
+        assert_eq!(queue(settings(5_000, 1, Some(1_000))), 4);
     }
 }

@@ -201,6 +201,7 @@ impl Policies {
         version: &PolicyVersionRecord,
         settings: PolicyLimitsRecord,
     ) -> Result<(), HubError> {
+        self.signer(&key.0, &key.1, &version.digest, version.signature.as_deref())?;
         let component = self.read_pieces(&version.digest, version.size).await?;
         let policy = self.compile(&key.0, &key.1, component.into(), settings).await?;
         self.loaded.lock().put(&key.0, &key.1, &version.digest, settings, policy);

@@ -3,11 +3,13 @@
 //! * A policy is an [`AllocationPolicyRecord`]; its components are stored by their content, in pieces (`pieces.rs`).
 //! * [`Policies::push`] verifies and compiles a component before anything is stored (`push.rs`).
 //! * [`Policies::activate`], [`Policies::roll_back`] and the trials of new versions are in `lifecycle.rs`.
-//! * `loaded.rs` has the compiled policies, `decide.rs` asks them, `counters.rs` counts what came of it.
+//! * `loaded.rs` has the compiled policies, `decide.rs` asks them, `counters.rs` counts what came of it, `recording.rs` keeps
+//!   cases for tests when somebody asks for them.
 //!
 //! Nothing is compiled where a registration waits: a version that is not loaded is loaded in the background, and the
 //! registration is told to come back. Every host reads the records from the store, so all of them agree on what is active.
 
+mod case;
 mod counters;
 mod decide;
 mod lifecycle;
@@ -15,7 +17,9 @@ mod loaded;
 mod pieces;
 mod pool;
 mod push;
+mod recording;
 mod signature;
+mod users;
 
 use std::sync::Arc;
 
@@ -29,10 +33,12 @@ use parking_lot::Mutex;
 use crate::error::{ErrorCode, HubError};
 use crate::hub::{decode, put};
 
+pub use case::{outcome_json, request_json};
 pub use counters::VersionCounters;
 pub use lifecycle::{Activation, DEFAULT_MAX_ERROR_PERCENT, PolicySettings, Trial};
 pub use pool::{Bounds, NotDone, Pool};
-pub use push::{MAX_COMPONENT_BYTES, Upload, UploadSlot};
+pub use push::{MAX_COMPONENT_BYTES, MAX_SOURCE_BYTES, Upload, UploadSlot};
+pub use recording::{MAX_RECORDED, MAX_RECORDING_TIME, Recording};
 pub use signature::{SIGNATURE_LENGTH, TrustedKey, statement};
 
 pub(crate) use counters::Counted;
@@ -71,8 +77,12 @@ pub struct Policies {
     counters: Mutex<counters::Counters>,
     /// Held during an upload, from before its component is read: what it needs in memory is needed once.
     uploading: Arc<tokio::sync::Mutex<()>>,
+    /// Held while pieces are written and referred to, or found unused and removed. Not for as long as an upload takes to
+    /// arrive, so that no slow sender holds up a deletion.
+    pieces: tokio::sync::Mutex<()>,
     /// How much output of policies went into the log lately.
     output: Mutex<decide::OutputGate>,
+    recordings: Mutex<recording::Recordings>,
 }
 
 impl Policies {
@@ -89,7 +99,9 @@ impl Policies {
             loaded: Mutex::default(),
             counters: Mutex::default(),
             uploading: Arc::default(),
+            pieces: tokio::sync::Mutex::default(),
             output: Mutex::default(),
+            recordings: Mutex::default(),
         }
     }
 
@@ -147,6 +159,7 @@ impl Policies {
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), HubError> {
         let records = self.list().await?;
         self.sweep(&records).await?;
+        self.prune_cache().await;
         for record in &records {
             for version in [&record.active, &record.canary.as_ref().map(|canary| canary.version.clone())] {
                 let found = version.as_ref().and_then(|version| find(record, version));
@@ -211,15 +224,19 @@ impl Policies {
         }
     }
 
-    /// Deletes a policy with all its versions. Enrollments that refer to it fail from then on.
+    /// Deletes a policy with all its versions. With `force` also one that enrollments use; their devices cannot register
+    /// from then on.
     ///
     /// # Errors
     ///
-    /// 404; 412 for a stale tag.
-    pub async fn delete(&self, name: &AllocationPolicyName, condition: &IfMatch) -> Result<(), HubError> {
+    /// 404; 409 if enrollments use it; 412 for a stale tag.
+    pub async fn delete(&self, name: &AllocationPolicyName, force: bool, condition: &IfMatch) -> Result<(), HubError> {
         let (revision, record) = self.load(name).await?.ok_or_else(|| not_found(name))?;
         if !condition.holds_for(&record.etag) {
             return Err(HubError::precondition_failed());
+        }
+        if !force {
+            self.ensure_unused(name, None).await?;
         }
         let key = self.keys.policy(name.as_str());
         let guards = vec![Guard { key: key.clone(), expect: Expect::At(revision) }];

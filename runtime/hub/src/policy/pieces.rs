@@ -2,12 +2,14 @@
 //! exceeds it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use nave_model::AllocationPolicyRecord;
 use nave_store::{Expect, Guard, Put};
 use ring::digest;
 
 use super::Policies;
+use super::push::COMPILATIONS;
 use crate::error::HubError;
 
 /// Bytes of a piece: well below the store's limits of a value and of a commit.
@@ -52,8 +54,11 @@ impl Policies {
         Ok(bytes)
     }
 
-    /// Removes the pieces of a component if no policy has it any more.
+    /// Removes the pieces of a component if no policy has it any more. An upload of the same component may be under way:
+    /// on this host it waits, on another one its guards fail unless its record is written between the look and the removal,
+    /// and then pushing it again repairs it.
     pub(super) async fn remove_pieces_if_unused(&self, digest: &str) -> Result<(), HubError> {
+        let _nothing_is_added = self.pieces.lock().await;
         if used(&self.list().await?).contains(digest) {
             return Ok(());
         }
@@ -64,7 +69,20 @@ impl Policies {
             }
             self.store.commit(Vec::new(), vec![Put { key, value: None }]).await?;
         }
+        self.prune_cache().await;
         Ok(())
+    }
+
+    /// Removes compiled code that no version needs any more. It is only a cache: what fails is tried again at the next
+    /// occasion.
+    pub(super) async fn prune_cache(&self) {
+        let Ok(records) = self.list().await else { return };
+        let digests: Vec<String> = used(&records).into_iter().map(str::to_owned).collect();
+        let engine = Arc::clone(&self.engine);
+        let pruned = self.loads.run("", COMPILATIONS, move || engine.prune_cache(&digests)).await;
+        if let Ok(Err(error)) = pruned {
+            tracing::warn!(%error, "compiled code of deleted policies could not be removed");
+        }
     }
 
     /// Removes what an upload or a deletion left behind that ended half way.

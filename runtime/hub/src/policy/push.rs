@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use nave_engine::plugin::{Policy, PolicyLabel};
 use nave_model::{
     AllocationPolicyName, AllocationPolicyRecord, AllocationPolicyVersion, FormatVersion, IfMatch, Json,
@@ -12,13 +14,15 @@ use nave_store::Expect;
 use super::loaded::limits;
 use super::pieces::digest_of;
 use super::pool::Bounds;
-use super::signature::statement;
 use super::{MAX_POLICIES, MAX_POLICY_VERSIONS, Policies, find, not_found};
 use crate::error::{ErrorCode, HubError};
 use crate::registry::argument;
 
 /// Largest component. Python policies have 18 MB; an upload holds a few copies in memory, and one upload at a time is done.
 pub const MAX_COMPONENT_BYTES: usize = 48 << 20;
+
+/// Longest text that says where a component is from, in bytes: a registry, a repository and a digest.
+pub const MAX_SOURCE_BYTES: usize = 512;
 
 /// Compilations that wait for their turn; more are refused, and repeated by whoever asked.
 pub(super) const COMPILATIONS: Bounds = Bounds { running: 1, waiting: 128 };
@@ -41,6 +45,8 @@ pub struct Upload {
     pub digest: Option<String>,
     /// An Ed25519 signature of its [`statement`].
     pub signature: Option<Vec<u8>>,
+    /// Where the sender says that it is from, pinned: shown to whoever asks later. At most [`MAX_SOURCE_BYTES`].
+    pub source: Option<String>,
 }
 
 impl Policies {
@@ -81,7 +87,13 @@ impl Policies {
         if upload.digest.as_ref().is_some_and(|stated| *stated != digest) {
             return Err(argument(format!("The component was damaged on the way: its SHA-256 is {digest}.")));
         }
-        let signed_by = self.signer(&upload, &digest)?;
+        if upload.source.as_ref().is_some_and(|source| !is_source(source)) {
+            return Err(argument(format!(
+                "A source is printable ASCII without spaces, at most {MAX_SOURCE_BYTES} bytes."
+            )));
+        }
+        let signature = upload.signature.as_ref().map(|bytes| STANDARD.encode(bytes));
+        let signed_by = self.signer(name, version, &digest, signature.as_deref())?;
         let stored = self.load(name).await?;
         match (&stored, condition) {
             (None, IfMatch::Any | IfMatch::Tag(_)) => return Err(not_found(name)),
@@ -91,8 +103,21 @@ impl Policies {
             (Some((_, record)), _) => match find(record, version) {
                 Some(known) if known.digest == digest => {
                     // Pieces that are missing or damaged come back: this is how a component is repaired.
+                    let _nothing_is_removed = self.pieces.lock().await;
                     self.write_pieces(&digest, component).await?;
-                    return Ok(AllocationPolicyRecord::clone(record));
+                    if signed_by.is_none() || known.signature == signature {
+                        return Ok(AllocationPolicyRecord::clone(record));
+                    }
+                    // Signed by another key than before, which is how a key is replaced.
+                    let condition = IfMatch::Tag(record.etag.clone());
+                    return self
+                        .change(name, &condition, |record| {
+                            let known = record.versions.iter_mut().find(|known| known.version == *version);
+                            let known = known.ok_or_else(HubError::precondition_failed)?;
+                            (known.signature, known.signed_by) = (signature, signed_by);
+                            Ok(())
+                        })
+                        .await;
                 }
                 Some(_) => {
                     return Err(HubError::new(
@@ -119,6 +144,7 @@ impl Policies {
         let settings = stored.as_ref().map(|(_, record)| record.limits).unwrap_or_default();
         let policy = self.compile(name, version, component.clone(), settings).await?;
         let schema = policy.configuration_schema().map(check_schema).transpose()?;
+        let _nothing_is_removed = self.pieces.lock().await;
         let guards = self.write_pieces(&digest, component).await?;
         let now = self.env.now();
         let (mut record, expect) = match stored {
@@ -131,6 +157,8 @@ impl Policies {
             contract: policy.inspect().contract.clone(),
             schema,
             signed_by,
+            signature,
+            source: upload.source.clone(),
             digest: digest.clone(),
             created: now,
         });
@@ -161,22 +189,6 @@ impl Policies {
             })?
             .map_err(|error| argument(format!("Not usable as an allocation policy: {error}.")))
     }
-
-    /// Whose signature it carries. Without configured keys, signatures mean nothing and nobody's is recorded.
-    fn signer(&self, upload: &Upload, digest: &str) -> Result<Option<String>, HubError> {
-        if self.trusted_keys.is_empty() {
-            return Ok(None);
-        }
-        let Some(signature) = &upload.signature else {
-            return Err(argument("This service takes signed policies only, and this one is not signed."));
-        };
-        let statement = statement(&upload.name, &upload.version, digest);
-        let signer = self.trusted_keys.iter().find(|key| key.verifies(&statement, signature));
-        match signer {
-            Some(key) => Ok(Some(key.name.clone())),
-            None => Err(argument("The signature is not one of a key that this service trusts, for these very bytes.")),
-        }
-    }
 }
 
 fn new_record(name: &AllocationPolicyName, now: nave_model::Timestamp) -> AllocationPolicyRecord {
@@ -200,6 +212,11 @@ fn new_record(name: &AllocationPolicyName, now: nave_model::Timestamp) -> Alloca
 fn check_schema(text: &str) -> Result<Json, HubError> {
     crate::provisioning::schema_of(text)
         .map_err(|error| argument(format!("The schema of its configuration is not usable: {error}.")))
+}
+
+/// Text that may stand in a table and in a log as it is.
+fn is_source(text: &str) -> bool {
+    text.len() <= MAX_SOURCE_BYTES && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn too_large(message: String) -> HubError {

@@ -8,6 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use nave_model::{AllocationPolicyName, AllocationPolicyVersion};
 use ring::signature::{ED25519, UnparsedPublicKey};
 
+use super::Policies;
+use crate::error::HubError;
+use crate::registry::argument;
+
 /// Bytes of a signature (RFC 8032).
 pub const SIGNATURE_LENGTH: usize = 64;
 
@@ -57,6 +61,42 @@ impl TrustedKey {
 /// What the signer of a version states, byte for byte: four lines, each ended by a line feed.
 pub fn statement(name: &AllocationPolicyName, version: &AllocationPolicyVersion, digest: &str) -> String {
     format!("nave allocation policy\n{name}\n{version}\nsha256:{digest}\n")
+}
+
+impl Policies {
+    /// Whose signature a version carries. Without configured keys, signatures mean nothing and nobody's is recorded.
+    ///
+    /// It is asked when a version is pushed and again whenever one is loaded, so before each activation, roll-back or
+    /// decision that names it: a key that was taken out of the configuration lets nothing through any more.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it must be signed and is not, or not by a key that is trusted.
+    pub(super) fn signer(
+        &self,
+        name: &AllocationPolicyName,
+        version: &AllocationPolicyVersion,
+        digest: &str,
+        signature: Option<&str>,
+    ) -> Result<Option<String>, HubError> {
+        if self.trusted_keys.is_empty() {
+            return Ok(None);
+        }
+        let Some(signature) = signature else {
+            return Err(argument(format!(
+                "This service takes signed policies only, and version '{version}' of '{name}' is not signed."
+            )));
+        };
+        let statement = statement(name, version, digest);
+        let signature = STANDARD.decode(signature).unwrap_or_default();
+        match self.trusted_keys.iter().find(|key| key.verifies(&statement, &signature)) {
+            Some(key) => Ok(Some(key.name.clone())),
+            None => Err(argument(format!(
+                "The signature of version '{version}' of '{name}' is not one of a key that this service trusts, for these \
+                 very bytes."
+            ))),
+        }
+    }
 }
 
 #[cfg(test)]

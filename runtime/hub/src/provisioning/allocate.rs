@@ -139,6 +139,10 @@ impl Provisioning {
         let document =
             super::enrollment_json(enrollment, state.filter(|_| enrollment.kind == EnrollmentKind::Individual))?;
         if !AllocationPolicyReference::is_meant(&webhook.url) {
+            // It was allowed when the enrollment was written; the setting may have been taken back since.
+            if let Err(why) = hooks.allows(&webhook.url) {
+                return Ok(failed(FailureCause::Unavailable, why).into());
+            }
             let body = self.hook_document(allocation, attempt, attested, enrollment.kind, document);
             return Ok(self.ask_hook(hooks, &webhook.url, &body).await.into());
         }

@@ -9,13 +9,14 @@ mod enrollment;
 mod hook;
 mod migrate;
 mod population;
+mod postponed;
 mod register;
 mod view;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use nave_auth::{AccessPolicy, DpsRights};
 use nave_engine::Functions;
 use nave_env::SharedEnv;
@@ -92,8 +93,7 @@ pub struct Provisioning {
     population: Arc<population::Population>,
     /// Groups as they were read last; a group whose revision is unchanged is not decoded again.
     groups: Mutex<HashMap<String, (Revision, Arc<EnrollmentRecord>)>>,
-    /// Operations that this process is still working on.
-    running: Mutex<HashSet<String>>,
+    postponed: postponed::Postponed,
     metrics: ProvisioningMetrics,
     pub(crate) throttle: Throttle,
     answers_at_once: AtomicBool,
@@ -119,7 +119,7 @@ impl Provisioning {
             custom: None,
             population: Arc::default(),
             groups: Mutex::default(),
-            running: Mutex::default(),
+            postponed: postponed::Postponed::default(),
             metrics: ProvisioningMetrics::default(),
             throttle: Throttle::default(),
             answers_at_once: AtomicBool::new(false),

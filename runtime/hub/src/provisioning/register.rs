@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use nave_engine::provisioning::{
     AttestationKind, Decision, DeviceAddress as WitAddress, DeviceData, Enrollment, EnrollmentKind as WitKind,
     Evidence, Registration, ReprovisionPolicy, Request, Step, Substatus as WitSubstatus, Verdict,
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 use super::attest::{Attested, DeviceCredentials, Proof};
 use super::enrollment::registration_not_found;
+use super::postponed::Retries;
 use super::{OWNER, Provisioning};
 use crate::audit::{self, Actor, Change, Outcome};
 use crate::error::{ErrorCode, HubError};
@@ -31,12 +33,6 @@ pub const RETRY_AFTER_SECONDS: u32 = 3;
 
 /// Longest registration message (protocol notes: limits §4).
 pub const MAX_REGISTRATION_BYTES: usize = 96 << 10;
-
-/// How often a policy may answer "later" before the registration fails.
-const MAX_RETRIES: u32 = 60;
-
-/// Most registrations that wait for a policy to be asked again; more are told to come back. Each is a task in memory.
-const MAX_POSTPONED: usize = 20_000;
 
 /// What a device presented. Its `Debug` output has no secrets.
 #[derive(Clone, Default)]
@@ -142,7 +138,9 @@ impl Provisioning {
         let proof = Proof::read(&attempt.credentials).map_err(|error| unauthorized().with_detail(error))?;
         let _lane = self.lanes.enter(&id).await;
         let operation_id = self.new_operation_id();
-        self.attempt(&id, attempt, &proof, &operation_id, 0).await
+        let operation = self.attempt(&id, attempt, &proof, &operation_id, Retries::default()).await?;
+        self.postponed.supersede(&id, &operation_id);
+        Ok(operation)
     }
 
     /// What became of an operation.
@@ -164,7 +162,7 @@ impl Provisioning {
                 "No such registration operation: register again.",
             ));
         }
-        if state.status == RegistrationStatus::Assigning && !self.running.lock().contains(operation_id) {
+        if state.status == RegistrationStatus::Assigning && !self.postponed.has(&state.registration_id, operation_id) {
             return Err(HubError::new(
                 ErrorCode::AsyncOperationNotFound,
                 "The registration was interrupted: register again.",
@@ -197,7 +195,7 @@ impl Provisioning {
         attempt: &Attempt,
         proof: &Proof,
         operation_id: &str,
-        retries: u32,
+        retries: Retries,
     ) -> Result<Operation, HubError> {
         let attested = self.attest(id, &attempt.registration_id, proof).await?;
         let current = self.load_registration(id).await?;
@@ -206,14 +204,15 @@ impl Provisioning {
             return Box::pin(self.attempt(id, attempt, proof, operation_id, retries)).await;
         }
         let request = self.request(attempt, proof, &attested, current.as_ref().map(|(record, _)| record));
-        let (decision, decider) = match self.functions.begin_registration(&request)? {
-            Step::Done(decision) => (decision, None),
+        let (decision, decider, by_policy) = match self.functions.begin_registration(&request)? {
+            Step::Done(decision) => (decision, None, false),
             Step::Allocate(allocation) => {
                 let registration = current.as_ref().map(|(record, _)| record);
                 let allocated = self.allocate(&allocation, attempt, &attested, registration).await?;
                 let decision = self.functions.complete_registration(&request, &allocated.outcome)?;
+                let by_policy = allocated.decider.is_some();
                 let decider = self.settle(allocated.decider, &decision);
-                (decision, decider)
+                (decision, decider, by_policy)
             }
         };
         let context =
@@ -257,14 +256,14 @@ impl Provisioning {
                 self.commit_registration(&context, &record).await?;
                 Ok(Operation { id: operation_id.to_owned(), state: record, retry_after: None })
             }
-            Decision::RetryAfter(_) if self.running.lock().len() >= MAX_POSTPONED => {
+            Decision::RetryAfter(_) if !self.postponed.has_room(id, attempt) => {
                 let message = "Too many registrations wait for their allocation policies: try again later.";
                 Err(HubError::new(ErrorCode::ThrottlingBacklogTimeout, message))
             }
-            Decision::RetryAfter(seconds) if retries < MAX_RETRIES => {
+            Decision::RetryAfter(seconds) if let Some(retries) = retries.next(by_policy) => {
                 let record = self.record(&context, RegistrationStatus::Assigning)?;
                 self.commit_registration(&context, &record).await?;
-                self.retry_later(id, attempt, operation_id, retries + 1, seconds);
+                self.retry_later(id, attempt, operation_id, retries, seconds);
                 Ok(Operation { id: operation_id.to_owned(), state: record, retry_after: Some(seconds) })
             }
             Decision::RetryAfter(_) => {
@@ -282,22 +281,25 @@ impl Provisioning {
         id: &RegistrationId,
         attempt: &Attempt,
         operation_id: &str,
-        retries: u32,
+        retries: Retries,
         seconds: u32,
     ) {
-        self.running.lock().insert(operation_id.to_owned());
-        let (service, id, attempt, operation_id) =
-            (Arc::clone(self), id.clone(), attempt.clone(), operation_id.to_owned());
+        let superseded = self.postponed.put(id, operation_id, attempt.clone());
+        let (service, id, operation_id) = (Arc::clone(self), id.clone(), operation_id.to_owned());
         let wait = self.env.sleep(Duration::from_secs(seconds.into()));
         self.env.spawn(Box::pin(async move {
-            wait.await;
+            if let Either::Right(_) = select(wait, superseded).await {
+                return;
+            }
             let _lane = service.lanes.enter(&id).await;
-            let superseded = match service.load_registration(&id).await {
-                Ok(Some((record, _))) => record.operation_id != operation_id,
-                _ => true,
+            let Some(attempt) = service.postponed.take(&id, &operation_id) else { return };
+            // Another host may have taken over.
+            let is_current = match service.load_registration(&id).await {
+                Ok(Some((record, _))) => record.operation_id == operation_id,
+                _ => false,
             };
             let mut waits_again = false;
-            if let (false, Ok(proof)) = (superseded, Proof::read(&attempt.credentials)) {
+            if let (true, Ok(proof)) = (is_current, Proof::read(&attempt.credentials)) {
                 match service.attempt(&id, &attempt, &proof, &operation_id, retries).await {
                     Ok(operation) => waits_again = operation.retry_after.is_some(),
                     Err(error) => tracing::warn!(registration = %id, %error, "registration ended after a wait"),
@@ -305,7 +307,7 @@ impl Provisioning {
             }
             // Only now: a poll during the attempt must not take the operation for an interrupted one.
             if !waits_again {
-                service.running.lock().remove(&operation_id);
+                service.postponed.finish(&id, &operation_id);
             }
         }));
     }

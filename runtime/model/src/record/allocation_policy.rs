@@ -62,6 +62,12 @@ pub struct PolicyVersionRecord {
     /// The name of the key that signed it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
+    /// The signature that it came with, base64: it is verified again with the keys of the day whenever it is loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    /// Where whoever pushed it says that it is from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// When it was stored.
     pub created: Timestamp,
 }
@@ -88,7 +94,7 @@ pub struct CanaryRecord {
 pub struct ReturnRecord {
     /// The version that was tried.
     pub version: AllocationPolicyVersion,
-    /// Decisions that it took.
+    /// The last decisions that it took, on the host that ended it.
     pub decisions: u64,
     /// How many of them failed.
     pub errors: u64,

@@ -53,7 +53,23 @@ fn failure(error: &ureq::Error) -> HookError {
         ureq::Error::BadUri(_) => HookError::Unreachable("its address is not valid".to_owned()),
         ureq::Error::HostNotFound => HookError::Unreachable("no such host".to_owned()),
         ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => HookError::TimedOut,
-        error => HookError::Unreachable(error.to_string()),
+        error => HookError::Unreachable(match certificate_error(error) {
+            Some(why) => format!("its certificate is not trusted: {why} (see provisioning.webhook_ca)"),
+            None => error.to_string(),
+        }),
+    }
+}
+
+/// What is wrong with the server's certificate, if that is the reason. During a handshake it comes as an error of input.
+fn certificate_error(error: &ureq::Error) -> Option<&rustls::CertificateError> {
+    let error = match error {
+        ureq::Error::Rustls(error) => error,
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref::<rustls::Error>()?,
+        _ => return None,
+    };
+    match error {
+        rustls::Error::InvalidCertificate(why) => Some(why),
+        _ => None,
     }
 }
 

@@ -16,6 +16,7 @@ mod lifecycle;
 mod metrics;
 mod operations;
 mod policies;
+mod policy_tools;
 mod ports;
 mod privileges;
 mod promises;
@@ -25,6 +26,7 @@ mod server;
 mod service;
 mod throttle;
 mod traces;
+mod web_hook;
 
 use std::time::Duration;
 

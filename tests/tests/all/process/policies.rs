@@ -21,47 +21,57 @@ use super::service::Service;
 const GROUP_KEY: [u8; 32] = [11; 32];
 
 /// A hub with its command line.
-struct Deployment {
-    site: Site,
+pub(super) struct Deployment {
+    pub(super) site: Site,
 }
 
 impl Deployment {
-    fn new() -> Self {
-        Self { site: Site::new() }
+    pub(super) fn new() -> Self {
+        Self::with("")
     }
 
-    fn try_nave(&self, words: &[&str]) -> Output {
+    /// One whose configuration of the provisioning service goes on so.
+    pub(super) fn with(more: &str) -> Self {
+        Self { site: Site::with(more) }
+    }
+
+    pub(super) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(words).arg("--data-dir").arg(self.site.data()).args(["--output", "json"]);
-        command.env_remove("NAVE_CONNECTION_STRING").output().unwrap()
+        command.env_remove("NAVE_CONNECTION_STRING");
+        command
+    }
+
+    pub(super) fn try_nave(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
     }
 
     /// What a command that must succeed prints.
-    fn nave(&self, words: &[&str]) -> Value {
+    pub(super) fn nave(&self, words: &[&str]) -> Value {
         let output = self.try_nave(words);
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
     /// Pushes a fixture.
-    fn push(&self, fixture: &str, name: &str, version: &str) {
+    pub(super) fn push(&self, fixture: &str, name: &str, version: &str) {
         let file = component(fixture);
         self.nave(&["policy", "push", file.to_str().unwrap(), "--name", name, "--version", version]);
     }
 
-    fn statistics(&self, name: &str, version: &str) -> Value {
+    pub(super) fn statistics(&self, name: &str, version: &str) -> Value {
         let policy = self.nave(&["policy", "show", name]);
         let versions = policy["versions"].as_array().unwrap();
         versions.iter().find(|known| known["version"] == version).unwrap()["statistics"].clone()
     }
 }
 
-fn component(fixture: &str) -> PathBuf {
+pub(super) fn component(fixture: &str) -> PathBuf {
     paths::components().join(format!("fixtures/{fixture}.wasm"))
 }
 
 /// A group whose devices are placed by `url`, or by the default policy.
-async fn enroll(ready: &Ready, group: &str, url: Option<&str>) {
+pub(super) async fn enroll(ready: &Ready, group: &str, url: Option<&str>) {
     let key = STANDARD.encode(GROUP_KEY);
     let mut body = json!({
         "enrollmentGroupId": group,
@@ -76,7 +86,7 @@ async fn enroll(ready: &Ready, group: &str, url: Option<&str>) {
 }
 
 /// Registers a device of the only group of that key, with an order to the fixture.
-async fn register(ready: &Ready, id: &str, order: &str) -> Value {
+pub(super) async fn register(ready: &Ready, id: &str, order: &str) -> Value {
     let key = derive_device_key(&SharedKey::from_base64(&STANDARD.encode(GROUP_KEY)).unwrap(), id);
     registration(ready, id, &key, &format!("\"{order}\"")).await
 }
@@ -121,7 +131,9 @@ fn a_policy_is_deployed_by_command_line_and_survives_a_kill() {
     assert_eq!(wrong.status.code(), Some(1), "{wrong:?}");
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("no WebAssembly component"), "{wrong:?}");
     assert_eq!(deployment.try_nave(&["policy", "show", "q"]).status.code(), Some(3));
-    deployment.nave(&["policy", "delete", "p"]);
+    let used = deployment.try_nave(&["policy", "delete", "p"]);
+    assert!(String::from_utf8_lossy(&used.stderr).contains("enrollment group 'g'"), "{used:?}");
+    deployment.nave(&["policy", "delete", "p", "--force"]);
     assert_eq!(deployment.nave(&["policy", "list"]), json!([]));
     nave.stop();
 }

@@ -18,7 +18,7 @@ pub(super) struct Case {
     pub(super) file: PathBuf,
     pub(super) name: String,
     pub(super) request: Request,
-    /// As [`super::document::outcome`] writes it, or `{"error": KIND}`.
+    /// As [`nave_hub::policy::outcome_json`] writes it, or `{"error": KIND}`.
     pub(super) expected: Value,
 }
 

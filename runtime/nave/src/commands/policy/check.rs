@@ -7,7 +7,7 @@ use nave_engine::allocation::Request;
 use nave_engine::plugin::{CallReport, Policy, PolicyError};
 use serde_json::{Map, Value, json};
 
-use super::document::{self, RequestDocument};
+use super::document::RequestDocument;
 use super::sandbox::{self, Component, PolicyFile, Sandbox};
 use crate::commands::input;
 use crate::failure::Failure;
@@ -111,7 +111,7 @@ fn examine(engines: &Sandbox, policy: &Policy, request: &Request, compilation: D
     let answer = match &first {
         Ok(outcome) => {
             problems.extend(engines.objection(request, outcome));
-            document::outcome(outcome)
+            nave_hub::policy::outcome_json(outcome)
         }
         Err(error) => {
             problems.push(format!("the call {}", error.failure));

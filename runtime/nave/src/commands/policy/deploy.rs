@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
-use nave_hub::policy::{MAX_COMPONENT_BYTES, statement};
+use nave_hub::policy::statement;
 use nave_model::{AllocationPolicyName, AllocationPolicyVersion};
 use ring::digest;
 use ring::signature::Ed25519KeyPair;
@@ -14,18 +14,29 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Map, Value, json};
 
+use super::source::{self, Fetched, SourceArgs};
 use crate::client::{Http, Method, Target};
 use crate::commands::input::segment;
 use crate::failure::Failure;
 use crate::output;
 
+/// Store a version of a policy in the hub, or in an OCI registry.
 #[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  nave policy push by-site.wasm --name by-site --version 1.2 --activate
+  nave policy push by-site.wasm --to oci://ghcr.io/example/by-site:1.2         into a registry, not the hub
+  nave policy push oci://ghcr.io/example/by-site:1.2 --name by-site --version 1.2
+  nave policy push https://example.org/by-site.wasm --sha256 9f86... --name by-site
+
+The command line fetches the component, so the hub needs no way out. The tag of a registry is resolved to the digest of its
+manifest, which is verified, shown and recorded with the version.")]
 pub(super) struct Push {
-    /// The component.
-    file: PathBuf,
+    /// The component: a file, https://... with --sha256, or oci://REGISTRY/REPOSITORY:TAG or @sha256:HEX.
+    source: String,
     /// The policy's name; it is made if there is none.
-    #[arg(long)]
-    name: String,
+    #[arg(long, required_unless_present = "to")]
+    name: Option<String>,
     /// The version [default: the beginning of the component's digest].
     #[arg(long)]
     version: Option<String>,
@@ -35,6 +46,11 @@ pub(super) struct Push {
     /// PEM file with an Ed25519 private key (`openssl genpkey -algorithm ed25519`) to sign with.
     #[arg(long, value_name = "FILE")]
     sign_key: Option<PathBuf>,
+    /// Store it in this registry instead of the hub: oci://REGISTRY/REPOSITORY:TAG.
+    #[arg(long, value_name = "OCI", conflicts_with_all = ["name", "version", "activate", "sign_key"])]
+    to: Option<String>,
+    #[command(flatten)]
+    how: SourceArgs,
 }
 
 #[derive(Args)]
@@ -98,21 +114,28 @@ pub(super) struct Delete {
     name: String,
     /// The version [default: all of them, and the policy].
     version: Option<String>,
+    /// Delete it even if enrollments use it: their devices cannot register from then on.
+    #[arg(long)]
+    force: bool,
 }
 
 pub(super) fn push(args: &Push, target: &Target) -> Result<(), Failure> {
-    let component = read(&args.file)?;
-    let hash = digest::digest(&digest::SHA256, &component);
-    let hexadecimal: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let name = AllocationPolicyName::parse(&args.name).map_err(Failure::usage)?;
+    let Fetched { component, sha256, pinned } = source::fetch(&args.source, &args.how)?;
+    let name = match (&args.to, &args.name) {
+        (Some(to), _) => return output::one(target.output, &source::publish(&component, to, &args.how)?),
+        (None, name) => AllocationPolicyName::parse(name.as_deref().unwrap_or_default()).map_err(Failure::usage)?,
+    };
     let version = match &args.version {
         Some(version) => AllocationPolicyVersion::parse(version),
-        None => AllocationPolicyVersion::parse(hexadecimal.get(..12).unwrap_or(&hexadecimal)),
+        None => AllocationPolicyVersion::parse(sha256.get(..12).unwrap_or(&sha256)),
     };
     let version = version.map_err(Failure::usage)?;
-    let content_digest = format!("sha-256=:{}:", STANDARD.encode(hash));
+    let content_digest = format!("sha-256=:{}:", STANDARD.encode(digest::digest(&digest::SHA256, &component)));
     let mut headers = vec![("content-type", "application/wasm"), ("content-digest", content_digest.as_str())];
-    let signature = args.sign_key.as_deref().map(|path| sign(path, &statement(&name, &version, &hexadecimal)));
+    if let Some(pinned) = &pinned {
+        headers.push(("x-nave-source", pinned));
+    }
+    let signature = args.sign_key.as_deref().map(|path| sign(path, &statement(&name, &version, &sha256)));
     let signature = signature.transpose()?;
     if let Some(signature) = &signature {
         headers.push(("x-nave-signature", signature));
@@ -181,7 +204,30 @@ pub(super) fn activate(args: &Activate, target: &Target) -> Result<(), Failure> 
 }
 
 pub(super) fn roll_back(args: &Rollback, target: &Target) -> Result<(), Failure> {
-    change(target, Method::Post, &args.name, &["rollback"], None)
+    let api = target.provisioning()?.dps_api()?;
+    let before = api.send(Method::Get, &path(&args.name, &[]), &[], None)?;
+    // What is taken back is what was there when the operator looked, not what somebody activated since.
+    let etag = before.etag.unwrap_or_default();
+    let after = api.send(Method::Post, &path(&args.name, &["rollback"]), &[("if-match", &etag)], None)?.body;
+    eprintln!("{}", taken_back(&before.body, &after));
+    output::one(target.output, &without_versions(&after))
+}
+
+/// What a roll-back did.
+fn taken_back(before: &Value, after: &Value) -> String {
+    let text =
+        |policy: &Value, pointer: &str| policy.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let active = text(after, "/active");
+    if before.get("canary").is_some() {
+        format!("the trial of version {} ended; version {active} decides", text(before, "/canary/version"))
+    } else if before.get("returned").is_some() {
+        format!(
+            "the trial of version {} had ended by itself; version {active} decides as before. To go back further, roll back again",
+            text(before, "/returned/version")
+        )
+    } else {
+        format!("version {active} decides instead of version {}", text(before, "/active"))
+    }
 }
 
 pub(super) fn set(args: &Set, target: &Target) -> Result<(), Failure> {
@@ -213,7 +259,8 @@ pub(super) fn download(args: &Download, target: &Target) -> Result<(), Failure> 
 pub(super) fn delete(args: &Delete, target: &Target) -> Result<(), Failure> {
     let api = target.provisioning()?.dps_api()?;
     let rest = args.version.as_deref().map(|version| vec!["versions", version]).unwrap_or_default();
-    api.send(Method::Delete, &path(&args.name, &rest), &[("if-match", "\"*\"")], None)?;
+    let force = if args.force { "?force=true" } else { "" };
+    api.send(Method::Delete, &format!("{}{force}", path(&args.name, &rest)), &[("if-match", "\"*\"")], None)?;
     match &args.version {
         Some(version) => eprintln!("deleted version {version} of {}", args.name),
         None => eprintln!("deleted {}", args.name),
@@ -247,17 +294,6 @@ fn without_versions(policy: &Value) -> Value {
     let mut members = policy.as_object().cloned().unwrap_or_default();
     members.remove("versions");
     Value::Object(members)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let wrong = |error: std::io::Error| Failure::usage(format_args!("{}: {error}", path.display()));
-    let limit = u64::try_from(MAX_COMPONENT_BYTES).unwrap_or(u64::MAX);
-    let mut component = Vec::new();
-    std::fs::File::open(path).map_err(wrong)?.take(limit + 1).read_to_end(&mut component).map_err(wrong)?;
-    if component.len() > MAX_COMPONENT_BYTES {
-        return Err(Failure::usage(format_args!("{} has more than {MAX_COMPONENT_BYTES} bytes", path.display())));
-    }
-    Ok(component)
 }
 
 fn sign(path: &Path, statement: &str) -> Result<String, Failure> {
@@ -309,5 +345,16 @@ mod tests {
         key.verify(b"text", &signature).unwrap();
         std::fs::write(&file, "nothing").unwrap();
         assert!(matches!(sign(&file, "text"), Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn a_rollback_says_what_it_took_back() {
+        let after = json!({ "active": "2" });
+        let said = |before: &Value| taken_back(before, &after);
+        assert_eq!(said(&json!({ "active": "3", "previous": "2" })), "version 2 decides instead of version 3");
+        let trial = said(&json!({ "active": "2", "canary": { "version": "4" } }));
+        assert_eq!(trial, "the trial of version 4 ended; version 2 decides");
+        let returned = said(&json!({ "active": "2", "returned": { "version": "4" } }));
+        assert!(returned.starts_with("the trial of version 4 had ended by itself; version 2 decides"), "{returned}");
     }
 }

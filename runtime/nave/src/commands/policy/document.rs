@@ -1,9 +1,6 @@
-//! Requests and outcomes of policies as JSON that people write and read.
-//!
-//! The same as in `wit/allocation`, with camelCase names, with documents as JSON instead of text that holds JSON, and with
-//! facts as one object.
+//! Requests of policies as JSON that people write: [`nave_hub::policy::request_json`] writes the same.
 
-use nave_engine::allocation::{Assignment, Fact, Hub, Outcome, Request};
+use nave_engine::allocation::{Assignment, Fact, Hub, Request};
 use nave_model::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -86,15 +83,14 @@ impl RequestDocument {
             }})
         });
         let known: Vec<&str> = hubs.iter().map(|hub| hub.name.as_str()).collect();
-        let mut told = Map::from_iter([
-            ("linked-hubs".to_owned(), json!(known)),
-            ("force".to_owned(), json!(false)),
-            ("api-version".to_owned(), json!("2021-06-01")),
-        ]);
-        match self.facts {
-            Some(facts) => told.extend(facts),
-            None => drop(told.insert("symmetric-key".to_owned(), json!({ "kind": "individual" }))),
+        let proof = || Map::from_iter([("symmetric-key".to_owned(), json!({ "kind": "individual" }))]);
+        let mut told = self.facts.unwrap_or_else(proof);
+        let usual = [("linked-hubs", json!(known)), ("force", json!(false)), ("api-version", json!("2021-06-01"))];
+        for (name, value) in usual {
+            told.entry(name).or_insert(value);
         }
+        // Said to be absent.
+        told.retain(|_, value| !value.is_null());
         Ok(Request {
             current: self.current.map(|current| Assignment {
                 hub: current.hub,
@@ -123,31 +119,6 @@ impl HubDocument {
 
 fn facts(facts: Map<String, Value>) -> Vec<Fact> {
     facts.into_iter().map(|(name, value)| Fact { name, json: value.to_string() }).collect()
-}
-
-/// An outcome as JSON: an object with one member, named by the case.
-pub(super) fn outcome(outcome: &Outcome) -> Value {
-    match outcome {
-        Outcome::Assign(assignment) => {
-            let mut members = Map::from_iter([("hub".to_owned(), json!(assignment.hub))]);
-            let mut put = |name: &str, value: Option<Value>| {
-                members.extend(value.map(|value| (name.to_owned(), value)));
-            };
-            put("deviceId", assignment.device_id.as_deref().map(|id| json!(id)));
-            put("initialTwin", assignment.initial_twin_json.as_deref().map(parsed));
-            put("payload", assignment.payload_json.as_deref().map(parsed));
-            json!({ "assign": members })
-        }
-        Outcome::UsePolicy(name) => json!({ "usePolicy": name }),
-        Outcome::Refuse(reason) => json!({ "refuse": reason }),
-        Outcome::RetryAfter(seconds) => json!({ "retryAfter": seconds }),
-        Outcome::Other(fact) => json!({ "other": { "name": fact.name, "value": parsed(&fact.json) } }),
-    }
-}
-
-/// Text that should be JSON; if it is not, the text itself.
-fn parsed(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
 }
 
 #[cfg(test)]
@@ -212,21 +183,20 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_are_objects_with_one_member() {
-        let assign = Outcome::Assign(Assignment {
-            hub: "h".into(),
-            device_id: None,
-            initial_twin_json: Some("{\"tags\":{}}".into()),
-            payload_json: Some("not JSON".into()),
+    fn a_recorded_request_is_read_as_it_was() {
+        let document = json!({
+            "registrationId": "d", "policy": "custom", "enrollment": {"enrollmentGroup": {}}, "payload": [1], "config": {"a": 1},
+            "current": {"hub": "h", "deviceId": "d", "payload": 2}, "hubs": [{"name": "h", "weight": 3, "facts": {"location": "x"}}],
+            "time": "2026-09-21T14:13:20.123456789Z", "seed": u64::MAX,
+            "facts": {"symmetric-key": {"kind": "group"}, "linked-hubs": ["h"], "force": true, "api-version": "2019-03-31"},
         });
-        assert_eq!(
-            outcome(&assign),
-            json!({ "assign": { "hub": "h", "initialTwin": { "tags": {} }, "payload": "not JSON" } })
-        );
-        assert_eq!(outcome(&Outcome::UsePolicy("hashed".into())), json!({ "usePolicy": "hashed" }));
-        assert_eq!(outcome(&Outcome::Refuse("no".into())), json!({ "refuse": "no" }));
-        assert_eq!(outcome(&Outcome::RetryAfter(5)), json!({ "retryAfter": 5 }));
-        let other = Outcome::Other(Fact { name: "n".into(), json: "1".into() });
-        assert_eq!(outcome(&other), json!({ "other": { "name": "n", "value": 1 } }));
+        let request = request(document.clone()).unwrap();
+        assert_eq!(nave_hub::policy::request_json(&request), document);
+    }
+
+    #[test]
+    fn a_fact_that_is_null_is_left_out() {
+        let request = request(json!({ "facts": { "api-version": null } })).unwrap();
+        assert!(request.facts.iter().all(|fact| fact.name != "api-version"), "{:?}", request.facts);
     }
 }

@@ -6,8 +6,10 @@ mod component;
 mod deploy;
 mod document;
 mod new;
+mod record;
 mod sandbox;
 mod simulate;
+mod source;
 mod test;
 
 use clap::{Args, Subcommand};
@@ -48,14 +50,16 @@ enum PolicyCommand {
     New(new::New),
     /// Say what a component is and whether a hub would take it.
     Check(check::Check),
-    /// Compare a policy's outcomes with expected ones.
+    /// Compare a policy's outcomes with expected ones, or record what a running hub asks it.
     Test(test::Test),
     /// Let a policy place many devices, and see what moves when a hub is added or removed.
     Simulate(simulate::Simulate),
     /// Make a component of a core module that exports the functions of the interface (what clang links).
     Component(component::Component),
-    /// Store a version of a policy in the hub. Nothing uses it before it is activated.
+    /// Store a version of a policy in the hub, from a file, a web server or an OCI registry; or store it in a registry.
     Push(deploy::Push),
+    /// Write a component from an OCI registry or a web server into a file.
+    Pull(source::Pull),
     /// List the policies of the hub.
     List,
     /// Show a policy: its versions, which of them decide, what they decided.
@@ -78,10 +82,11 @@ pub(crate) fn run(args: &PolicyArgs) -> Result<(), Failure> {
     match &args.command {
         PolicyCommand::New(args) => new::run(args),
         PolicyCommand::Check(args) => check::run(args, format),
-        PolicyCommand::Test(args) => test::run(args, format),
+        PolicyCommand::Test(args) => test::run(args, target),
         PolicyCommand::Simulate(args) => simulate::run(args, format),
         PolicyCommand::Component(args) => component::run(args),
         PolicyCommand::Push(args) => deploy::push(args, target),
+        PolicyCommand::Pull(args) => source::pull(args, format),
         PolicyCommand::List => deploy::list(target),
         PolicyCommand::Show(args) => deploy::show(args, target),
         PolicyCommand::Activate(args) => deploy::activate(args, target),

@@ -39,6 +39,13 @@ pub(super) struct PolicyFile {
     /// The component.
     #[arg(value_name = "FILE.wasm")]
     pub(super) file: PathBuf,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// Limits other than the usual ones.
+#[derive(Args)]
+pub(super) struct LimitArgs {
     /// Milliseconds that a call may take [default: as a hub's].
     #[arg(long, value_name = "MS")]
     deadline: Option<u64>,
@@ -65,8 +72,15 @@ pub(super) struct Component {
 impl PolicyFile {
     /// Reads the component.
     pub(super) fn read(&self) -> Result<Component, Failure> {
-        let failed = |error: &dyn std::fmt::Display| Failure::usage(format_args!("{}: {error}", self.file.display()));
-        let size = fs::metadata(&self.file).map_err(|error| failed(&error))?.len();
+        self.limits.read(&self.file)
+    }
+}
+
+impl LimitArgs {
+    /// Reads a component that is to be run under these limits.
+    pub(super) fn read(&self, file: &Path) -> Result<Component, Failure> {
+        let failed = |error: &dyn std::fmt::Display| Failure::usage(format_args!("{}: {error}", file.display()));
+        let size = fs::metadata(file).map_err(|error| failed(&error))?.len();
         if size > MAX_COMPONENT_BYTES as u64 {
             let text = format_args!("it has {size} bytes, more than the {MAX_COMPONENT_BYTES} that a hub takes");
             return Err(failed(&text));
@@ -79,8 +93,8 @@ impl PolicyFile {
             limits.memory_bytes = mebibytes.saturating_mul(1 << 20);
         }
         limits.check().map_err(Failure::usage)?;
-        let bytes = fs::read(&self.file).map_err(|error| failed(&error))?;
-        let name = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let bytes = fs::read(file).map_err(|error| failed(&error))?;
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Component { label: PolicyLabel { name, version: "local".to_owned() }, bytes, limits })
     }
 }

@@ -1,16 +1,18 @@
 //! `nave policy test`: requests, and the outcomes that they must have.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use nave_engine::plugin::Policy;
+use nave_hub::policy::outcome_json;
 use serde_json::{Value, json};
 
 use super::cases::{self, Case};
 use super::check::time;
-use super::document;
-use super::sandbox::{self, PolicyFile, Sandbox};
+use super::record::{self, RecordArgs};
+use super::sandbox::{self, LimitArgs, Sandbox};
+use crate::client::Target;
 use crate::failure::Failure;
 use crate::output::{self, Format, printable};
 
@@ -23,6 +25,8 @@ const MAX_LINES: usize = 400;
 Examples:
   nave policy test policy.wasm --cases cases
   nave policy test policy.wasm --cases cases/by-tag.json --filter current --output json
+  nave policy test --record cases --name by-site --count 50 --for 5m     what devices ask a running hub, as cases
+  nave policy test next.wasm --record cases/today.json --name by-site    and what another version says to that
 
 A file of cases:
   {
@@ -41,13 +45,21 @@ Expected is one of:
   { \"error\": \"deadline\" }     the call failed: deadline, memory, trap, ...
 
 Each case is asked twice, because the same request must always have the same outcome. What a hub would not accept, such
-as a hub that is not in the request, fails the case. The exit code is 1 if a case failed.")]
+as a hub that is not in the request, fails the case. The exit code is 1 if a case failed.
+
+What is recorded are the facts that the policy is given and its outcome: no keys, no tokens. What looks like a secret in
+payloads, twins and configurations is replaced by ***, in request and outcome.")]
 pub(super) struct Test {
+    /// The component; may be left out while recording.
+    #[arg(value_name = "FILE.wasm", required_unless_present = "path")]
+    file: Option<PathBuf>,
     #[command(flatten)]
-    file: PolicyFile,
+    limits: LimitArgs,
     /// A file of cases, or a folder of such files.
-    #[arg(long, value_name = "PATH")]
-    cases: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "path", conflicts_with = "path")]
+    cases: Option<PathBuf>,
+    #[command(flatten)]
+    record: RecordArgs,
     /// Only cases whose name contains this.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -64,19 +76,26 @@ struct Verdict {
 }
 
 /// Runs the command.
-pub(super) fn run(args: &Test, format: Format) -> Result<(), Failure> {
-    let mut cases = cases::read(&args.cases)?;
+pub(super) fn run(args: &Test, target: &Target) -> Result<(), Failure> {
+    let recorded = record::record(&args.record, target)?;
+    match (&args.file, recorded.as_ref().or(args.cases.as_ref())) {
+        (Some(file), Some(cases)) => test(args, file, cases, target.output),
+        _ => Ok(()),
+    }
+}
+
+fn test(args: &Test, file: &Path, cases: &Path, format: Format) -> Result<(), Failure> {
+    let mut cases = cases::read(cases)?;
     if let Some(filter) = &args.filter {
         cases.retain(|case| case.name.contains(filter.as_str()));
         if cases.is_empty() {
             return Err(Failure::usage(format_args!("no case has {filter:?} in its name")));
         }
     }
-    let component = args.file.read()?;
+    let component = args.limits.read(file)?;
     let engines = Sandbox::start()?;
-    let policy = engines
-        .compile(&component)
-        .map_err(|error| Failure::runtime(format_args!("{}: {error}", args.file.file.display())))?;
+    let policy =
+        engines.compile(&component).map_err(|error| Failure::runtime(format_args!("{}: {error}", file.display())))?;
     let begun = Instant::now();
     let mut results = Vec::new();
     let mut failed = 0_usize;
@@ -105,7 +124,7 @@ fn judge(engines: &Sandbox, policy: &Policy, case: &Case) -> Verdict {
             faults.extend(
                 engines.objection(&case.request, outcome).map(|text| format!("a hub would not accept it: {text}")),
             );
-            document::outcome(outcome)
+            outcome_json(outcome)
         }
         Err(error) => json!({ "error": error.failure.kind() }),
     };
