@@ -22,6 +22,7 @@ mod names;
 mod program;
 mod source;
 mod table;
+mod trace;
 mod value;
 
 pub use enrichment::{Enrichment, EnrichmentValue, InvalidEnrichment, MAX_ENRICHMENT_VALUE_BYTES};
@@ -39,4 +40,5 @@ pub use table::{
     AppliedEnrichment, Decision, MAX_ENDPOINTS, MAX_ENRICHED_MESSAGE_BYTES, MAX_ENRICHMENTS, MAX_ROUTES, Outcome,
     Route, RouteTable, TableError, TableParts,
 };
+pub use trace::{MAX_SHOWN_CHARACTERS, PartResult, Trace, TracedPart, trace};
 pub use value::Value;
