@@ -91,6 +91,7 @@ pub(super) fn mask_secrets(value: &mut Value) {
                 let is_secret = SECRET_NAMES.iter().any(|part| name.contains(part));
                 match member {
                     Value::String(_) | Value::Number(_) if is_secret => *member = json!(MASK),
+                    Value::Array(elements) if is_secret => *elements = vec![json!(MASK)],
                     member => mask_secrets(member),
                 }
             }
@@ -192,7 +193,7 @@ mod tests {
         assert_eq!(
             value,
             json!({
-                "payload": { "wifi": [{ "ssid": "home", "pass-word": "***" }], "Api_Key": "***", "tokens": { "a": "b", "apiKeys": ["c"] } },
+                "payload": { "wifi": [{ "ssid": "home", "pass-word": "***" }], "Api_Key": "***", "tokens": { "a": "b", "apiKeys": ["***"] } },
                 "text": "***", "symmetric-key": { "kind": "group" }, "primaryThumbprint": "AB",
             })
         );
