@@ -19,6 +19,7 @@ mod json;
 mod matcher;
 mod message;
 mod names;
+mod placed;
 mod program;
 mod source;
 mod table;

@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use crate::endpoints::{EndpointSet, Endpoints};
 use crate::enrichment::{Enrichment, EnrichmentValue};
 use crate::evaluate::{Verdict, evaluate};
-use crate::matcher::{Indexed, Matcher};
+use crate::matcher::Matcher;
 use crate::message::MessageView;
 use crate::names::{EndpointName, EnrichmentKey, RouteName};
+use crate::placed::{PlacedRoute, Routes, name_hash};
 use crate::program::Program;
 use crate::source::Source;
 
@@ -152,76 +152,6 @@ pub struct RouteTable {
     nobody: Arc<[EndpointName]>,
     enrichments: Arc<[CompiledEnrichment]>,
     hub_name: Arc<str>,
-}
-
-/// Routes by their numbers, in pieces that tables share, so that a table with one more is made quickly. A number whose route
-/// was removed stays free.
-#[derive(Clone, Default)]
-struct Routes {
-    pieces: Vec<Arc<Vec<Option<PlacedRoute>>>>,
-}
-
-impl Routes {
-    /// How many routes a piece has.
-    const PIECE: usize = 512;
-
-    /// Places for routes, free ones included.
-    fn len(&self) -> usize {
-        self.pieces.last().map_or(0, |last| (self.pieces.len() - 1) * Self::PIECE + last.len())
-    }
-
-    fn get(&self, number: usize) -> Option<&PlacedRoute> {
-        self.pieces.get(number / Self::PIECE)?.get(number % Self::PIECE)?.as_ref()
-    }
-
-    /// Puts a route, or none, in a place, of which the last is the one after the last; gives what was there.
-    fn set(&mut self, number: usize, route: Option<PlacedRoute>) -> Option<PlacedRoute> {
-        if number == self.pieces.len() * Self::PIECE {
-            self.pieces.push(Arc::default());
-        }
-        let piece = Arc::make_mut(self.pieces.get_mut(number / Self::PIECE)?);
-        match piece.get_mut(number % Self::PIECE) {
-            Some(place) => std::mem::replace(place, route),
-            None => {
-                piece.push(route);
-                None
-            }
-        }
-    }
-
-    /// The routes with their numbers.
-    fn iter(&self) -> impl Iterator<Item = (usize, &PlacedRoute)> {
-        let places = self.pieces.iter().flat_map(|piece| piece.iter());
-        places.enumerate().filter_map(|(number, place)| Some((number, place.as_ref()?)))
-    }
-}
-
-impl FromIterator<PlacedRoute> for Routes {
-    fn from_iter<I: IntoIterator<Item = PlacedRoute>>(all: I) -> Self {
-        let mut routes = Self::default();
-        for (number, route) in all.into_iter().enumerate() {
-            routes.set(number, Some(route));
-        }
-        routes
-    }
-}
-
-/// A route, and what is asked of all routes when one of them changes.
-#[derive(Clone)]
-struct PlacedRoute {
-    compiled: Arc<CompiledRoute>,
-    /// Of the name, which ignores case.
-    name_hash: u64,
-    source: Source,
-    endpoint: u8,
-    enabled: bool,
-    needs_body: bool,
-    needs_twin: bool,
-}
-
-struct CompiledRoute {
-    route: Route,
-    program: Arc<Program>,
 }
 
 #[derive(Clone, Default)]
@@ -587,33 +517,9 @@ impl fmt::Debug for RouteTable {
     }
 }
 
-impl PlacedRoute {
-    fn new(route: Route, program: Program, endpoints: &mut Endpoints) -> Result<Self, TableError> {
-        Ok(Self {
-            name_hash: name_hash(&route.name),
-            source: route.source,
-            endpoint: endpoints.place(&route.endpoint)?,
-            enabled: route.enabled,
-            needs_body: program.needs_body(),
-            needs_twin: program.needs_twin(),
-            compiled: Arc::new(CompiledRoute { route, program: Arc::new(program) }),
-        })
-    }
-
-    fn indexed(&self, route: u32) -> Indexed {
-        Indexed { route, endpoint: self.endpoint, program: Arc::clone(&self.compiled.program) }
-    }
-}
-
 /// A hub without any route keeps its messages readable, whatever the fallback route says.
 fn fallback_of(configured: Option<&EndpointName>, no_routes: bool) -> Option<EndpointName> {
     if no_routes { Some(EndpointName::events()) } else { configured.cloned() }
-}
-
-fn name_hash(name: &RouteName) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    name.as_str().to_ascii_lowercase().hash(&mut hasher);
-    hasher.finish()
 }
 
 /// Digital twin changes are not enriched (protocol notes: routing §4).

@@ -37,6 +37,7 @@ mod kernel;
 mod lanes;
 mod paths;
 mod patterns;
+mod scan;
 mod segment;
 mod slot;
 mod state;
