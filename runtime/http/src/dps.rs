@@ -373,10 +373,13 @@ pub(crate) const ROUTES: &[Route<Do>] = &[
 pub(crate) fn is_path(target: &Target) -> bool {
     let words = target.words();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    matches!(
-        words.as_slice(),
-        ["enrollments" | "enrollmentgroups" | "registrations" | "allocationpolicies", ..] | [_, "registrations", ..]
-    )
+    match words.as_slice() {
+        ["enrollments" | "enrollmentgroups" | "registrations" | "allocationpolicies", ..] => true,
+        // Where a hub's paths have ids, a device may be called like that; no id scope is one of these words.
+        ["devices" | "twins" | "jobs" | "configurations" | "digitaltwins", ..] => false,
+        [_, "registrations", ..] => true,
+        _ => false,
+    }
 }
 
 /// Answers a request to the provisioning service.
@@ -421,5 +424,19 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Reply, HubError> {
         Do::GetRecording => policies::recording(call),
         Do::EndRecording => policies::end_recording(call),
         Do::Device(operation) => provision::answer(operation, call, body).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_may_be_called_like_a_word_of_the_provisioning_service() {
+        let ours = |path: &str| is_path(&Target::parse(&path.parse().unwrap()).unwrap());
+        assert!(
+            ours("/0ne00000001/registrations/r/register") && ours("/enrollments/devices") && ours("/registrations/r")
+        );
+        assert!(!ours("/devices/registrations") && !ours("/twins/registrations/methods"));
     }
 }
