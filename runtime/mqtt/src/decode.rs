@@ -86,7 +86,7 @@ pub enum DecodeError {
     #[error("{0} has no topic filter")]
     NoFilter(PacketKind),
     /// [`MAX_FILTERS_PER_PACKET`].
-    #[error("{0} has more than {MAX_FILTERS_PER_PACKET} topic filters")]
+    #[error("{0} has more than {MAX_FILTERS_PER_PACKET} topic filters, or answers more")]
     TooManyFilters(PacketKind),
     /// MQTT §3.8.3.
     #[error("SUBSCRIBE has the options {0:#010b}")]
@@ -276,6 +276,10 @@ fn sub_ack<'a>(reader: &mut Reader<'a>) -> Result<SubAck<'a>, DecodeError> {
     if codes.is_empty() {
         return Err(DecodeError::Truncated(KIND));
     }
+    // There is one for each filter of a SUBSCRIBE.
+    if codes.len() > MAX_FILTERS_PER_PACKET {
+        return Err(DecodeError::TooManyFilters(KIND));
+    }
     match codes.iter().find(|code| SubAckCode::from_code(**code).is_none()) {
         Some(code) => Err(DecodeError::SubAckCode(*code)),
         None => Ok(SubAck { packet_id, codes }),
@@ -434,6 +438,9 @@ mod tests {
         assert_eq!(error(b"\x82\x06\0\0\0\x01a\0"), DecodeError::PacketIdZero(PacketKind::Subscribe));
         assert_eq!(error(b"\x90\x03\0\x01\x03"), DecodeError::SubAckCode(3));
         assert_eq!(error(b"\x90\x02\0\x01"), DecodeError::Truncated(PacketKind::SubAck));
+        let codes = |count: usize| [&[0x90, 2 + count as u8, 0, 1][..], &vec![0; count]].concat();
+        packet(&codes(MAX_FILTERS_PER_PACKET));
+        assert_eq!(error(&codes(MAX_FILTERS_PER_PACKET + 1)), DecodeError::TooManyFilters(PacketKind::SubAck));
         let filters = |count: usize| [b"\0\x01", &b"\0\x01a".repeat(count)[..]].concat();
         let unsubscribe = |body: &[u8]| [&[0xa2, body.len() as u8 | 0x80, (body.len() >> 7) as u8], body].concat();
         packet(&unsubscribe(&filters(MAX_FILTERS_PER_PACKET)));
