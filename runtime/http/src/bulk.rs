@@ -65,13 +65,13 @@ fn path(identity: &Identity) -> String {
 
 /// How the result names an element.
 #[derive(Default)]
-struct Named {
+pub(crate) struct Named {
     device: String,
     module: String,
     operation: String,
 }
 
-fn read(element: &RawValue) -> (Named, Result<BulkChange, HubError>) {
+pub(crate) fn read(element: &RawValue) -> (Named, Result<BulkChange, HubError>) {
     let value: Value = parse_json(element.get()).unwrap_or_default();
     let text = |member: &str| value.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
     let named = Named { device: text("id"), module: text("moduleId"), operation: text("importMode") };

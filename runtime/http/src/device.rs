@@ -135,7 +135,7 @@ const fn yes() -> bool {
     true
 }
 
-fn batch(text: &str) -> Result<Vec<Message>, HubError> {
+pub(crate) fn batch(text: &str) -> Result<Vec<Message>, HubError> {
     if !text.trim_start().starts_with('[') {
         return Err(HubError::new(ErrorCode::IotHubFormatError, "A batch is a JSON array of messages."));
     }

@@ -39,6 +39,7 @@ use serde_json::{Map, Value, json};
 
 use crate::call::{Call, argument};
 use crate::reply::Reply;
+use crate::route::Target;
 use crate::service::ResponseBody;
 
 /// Most event streams at a time; one more is answered "busy". Each costs a connection and up to one chunk of memory.
@@ -82,7 +83,7 @@ impl Drop for Open {
 /// Answers a request.
 pub(crate) async fn stream(hub: &Hub, call: &Call, streams: &Streams) -> Result<Reply, HubError> {
     let log = Arc::clone(hub.log());
-    let request = Parameters::read(call, log.partitions())?;
+    let request = Parameters::read(&call.target, log.partitions())?;
     let open = streams.open().ok_or_else(|| {
         HubError::new(
             ErrorCode::ThrottlingException,
@@ -138,8 +139,8 @@ struct Parameters {
 }
 
 impl Parameters {
-    fn read(call: &Call, partitions: u32) -> Result<Self, HubError> {
-        let parameter = |name| call.target.parameter(name).filter(|text: &&str| !text.is_empty());
+    fn read(target: &Target, partitions: u32) -> Result<Self, HubError> {
+        let parameter = |name| target.parameter(name).filter(|text: &&str| !text.is_empty());
         if let Some(group) = parameter("consumerGroup") {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"$-._".contains(&byte);
             if group.len() > MAX_CONSUMER_GROUP || !group.bytes().all(plain) {
@@ -162,6 +163,12 @@ impl Parameters {
             max_count: parameter("maxCount").map(|text| number("maxCount", text, u64::MAX)).transpose()?,
         })
     }
+}
+
+/// Whether the query of a target asks for events in a way that can be answered.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn reads(target: &Target, partitions: u32) -> bool {
+    Parameters::read(target, partitions).is_ok()
 }
 
 fn partition(text: &str, partitions: u32) -> Result<PartitionId, HubError> {

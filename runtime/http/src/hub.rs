@@ -12,6 +12,8 @@ use nave_hub::{ErrorCode, Hub, HubError};
 use crate::call::Call;
 use crate::events::Streams;
 use crate::reply::{Reply, Style};
+#[cfg(any(test, feature = "fuzzing"))]
+use crate::route::Target;
 use crate::route::{self, check_hub_version, not_allowed};
 use crate::service::Body;
 use crate::table::{Access, Answer, Content, EMPTY, Found, Route, Verb, find, json, ok, route};
@@ -350,6 +352,12 @@ pub(crate) fn style(call: &Call) -> Style {
         Found::Operation(route) if route.does == Do::CallMethod => Style::Nested,
         _ => Style::Hub,
     }
+}
+
+/// Whether a path is one of a hub.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn is_path(method: &Method, target: &Target) -> bool {
+    !matches!(find(ROUTES, &target.segments(), method), Found::Nothing)
 }
 
 /// Answers a request to `hub`.

@@ -18,6 +18,8 @@ mod dps;
 mod enrollment_document;
 mod enrollments;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod hub;
 mod identity_document;
 mod message_headers;

@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a fuzz target reports")]
 
 use crate::{
-    CaRecord, DeviceId, DeviceRecord, DpsEtag, EnrollmentGroupId, EnrollmentRecord, HostName, HubId, HubName, IdScope,
-    Identity, IdentityEtag, IfMatch, ModuleId, PolicyName, Record, RegistrationId, RegistrationRecord, SessionRecord,
-    Timestamp, TwinEtag, escape_key_part, unescape_key_part,
+    AllocationPolicyRecord, CaRecord, ContentRecord, DeviceId, DeviceRecord, DpsEtag, EnrollmentGroupId,
+    EnrollmentRecord, FeedbackBatchRecord, FeedbackRecord, HostName, HubId, HubName, IdScope, Identity, IdentityEtag,
+    IfMatch, ModuleId, PolicyName, QueueRecord, Record, RegistrationId, RegistrationRecord, SessionRecord, Timestamp,
+    TwinEtag, escape_key_part, unescape_key_part,
 };
 
 /// An id that is read is written as one that is read as the same.
@@ -55,6 +56,11 @@ pub fn fuzz_records(data: &[u8]) {
     stable::<EnrollmentRecord>(data);
     stable::<RegistrationRecord>(data);
     stable::<CaRecord>(data);
+    stable::<QueueRecord>(data);
+    stable::<ContentRecord>(data);
+    stable::<FeedbackRecord>(data);
+    stable::<FeedbackBatchRecord>(data);
+    stable::<AllocationPolicyRecord>(data);
 }
 
 #[cfg(test)]

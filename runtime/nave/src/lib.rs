@@ -16,6 +16,8 @@ mod commands;
 mod config;
 mod failure;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod https;
 mod inspect;
 mod logging;

@@ -130,15 +130,16 @@ impl Ready {
             }
             Err(error) => return Err(ReadyError::Read(path, error)),
         }
-        let ready: Self =
-            serde_json::from_slice(&text).map_err(|error| ReadyError::Format(path.clone(), error.to_string()))?;
-        if ready.version != VERSION {
-            return Err(ReadyError::Format(
-                path,
-                format!("it has version {}, this program knows {VERSION}", ready.version),
-            ));
+        Self::of_bytes(&text).map_err(|why| ReadyError::Format(path, why))
+    }
+
+    /// Reads the file's content; an error says why that is not possible.
+    pub(crate) fn of_bytes(text: &[u8]) -> Result<Self, String> {
+        let ready: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        match ready.version {
+            VERSION => Ok(ready),
+            version => Err(format!("it has version {version}, this program knows {VERSION}")),
         }
-        Ok(ready)
     }
 }
 

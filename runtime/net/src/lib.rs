@@ -34,3 +34,5 @@ pub use limits::Limits;
 pub use server::{Counters, Server, ServerOptions, Statistics};
 pub use signals::{Signal, watch_signals};
 pub use websocket::WebSocketEndpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use websocket::fuzzing;

@@ -5,10 +5,14 @@
 //! the copy of the log. What is in both is told apart by its message key, as after a crash.
 
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzzing;
 mod read;
 mod restore;
 mod write;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzzing::fuzz_backup;
 pub(crate) use read::check;
 pub(crate) use restore::restore;
 pub(crate) use write::{LogOf, Source, offline, write};

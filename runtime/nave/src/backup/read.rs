@@ -148,7 +148,7 @@ fn file(payload: &[u8]) -> Option<Piece> {
         .then(|| Piece::File { path: path.to_owned(), mode: mode & 0o777 })
 }
 
-fn entries(payload: &[u8]) -> Option<Vec<(String, Entry)>> {
+pub(super) fn entries(payload: &[u8]) -> Option<Vec<(String, Entry)>> {
     let mut entries = Vec::new();
     let mut rest = payload;
     while !rest.is_empty() {

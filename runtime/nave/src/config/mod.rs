@@ -246,6 +246,15 @@ impl Config {
         Ok((config, entries))
     }
 
+    /// A configuration from its file's text alone.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of_text(text: &str) -> Result<(Self, Vec<explain::Entry>), ConfigError> {
+        let parsed = file::File::parse_with_places(text)?;
+        let config = check::check(parsed.file, Path::new("/etc/nave"), Overrides::default())?;
+        let entries = explain::entries(&config, &parsed.written, &origin::Sources::default());
+        Ok((config, entries))
+    }
+
     /// Every name that a client may dial.
     pub(crate) fn host_names(&self) -> Vec<&HostName> {
         let mut names: Vec<&HostName> = Vec::new();

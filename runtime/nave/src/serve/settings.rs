@@ -99,19 +99,22 @@ impl Settings {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(SettingsError::Io(path, error)),
         };
-        let settings: Self =
-            serde_json::from_slice(&text).map_err(|error| SettingsError::Damaged(path.clone(), error.to_string()))?;
+        // Everything in it is checked now, so that damage is reported with its file.
+        Self::of_bytes(&text).map(Some).map_err(|why| SettingsError::Damaged(path, why))
+    }
+
+    /// Reads the file's content; an error says why that is not possible.
+    pub(crate) fn of_bytes(text: &[u8]) -> Result<Self, String> {
+        let settings: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         if settings.version != VERSION {
-            let text = format!("it has version {}, this program knows {VERSION}", settings.version);
-            return Err(SettingsError::Damaged(path, text));
+            return Err(format!("it has version {}, this program knows {VERSION}", settings.version));
         }
-        // Checked now, so that damage is reported with its file.
-        settings.provisioning_policies().map_err(|error| SettingsError::Damaged(path.clone(), error))?;
+        settings.provisioning_policies()?;
         for hub in settings.hub_policies.keys() {
-            settings.hub_policies(hub).map_err(|error| SettingsError::Damaged(path.clone(), error))?;
+            settings.hub_policies(hub)?;
         }
-        settings.id_scope().map_err(|error| SettingsError::Damaged(path, error))?;
-        Ok(Some(settings))
+        settings.id_scope()?;
+        Ok(settings)
     }
 
     /// The id scope that was generated for this data directory.

@@ -1,6 +1,8 @@
 //! A device protocol in WebSocket frames: a [`Protocol`] around another one.
 
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod offer;
 
 use std::cell::RefCell;
