@@ -11,6 +11,7 @@ mod generate;
 mod lint;
 mod policies;
 mod process;
+mod simulate;
 mod tally;
 mod test;
 mod test_env;
@@ -40,6 +41,7 @@ Commands:
   setup                    Install what building and testing need, and nothing else
   lint                     Check formatting, clippy warnings, licences and dependencies
   bench [ARGS..]           Run the benchmarks (arguments go to criterion)
+  simulate [OPTIONS]       Simulate two hubs and their devices for longer than the tests do
   help [COMMAND]           Explain a command
 
 Examples:
@@ -173,6 +175,24 @@ Examples:
   cargo xtask bench
   cargo xtask bench -- twin           the benchmarks whose names contain `twin`";
 
+const HELP_SIMULATE: &str = "\
+Simulate two hubs and their devices for longer than the tests do.
+
+Usage: cargo xtask simulate [--seeds N] [--hours N] [--first-seed N]
+
+Each seed is a world of its own in virtual time: two hosts and up to five devices with their services, through crashes, power
+cuts, full and failing disks, lost connections between hosts, and clocks that jump. At its end everything that was promised is
+compared with what is there, and the history of each twin is checked for linearizability. A seed that fails prints the command
+that repeats it.
+
+Options:
+  --seeds N        how many worlds (4)
+  --hours N        virtual hours of each (2)
+  --first-seed N   the first seed (0)
+
+Examples:
+  cargo xtask simulate --seeds 1000 --hours 24";
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match run(&args) {
@@ -232,6 +252,7 @@ fn run(args: &[String]) -> Result<()> {
         }
         "lint" => lint::run(&Workspace::find()?, &lint::Options::parse(rest)?),
         "bench" => build::bench(&Workspace::find()?, rest),
+        "simulate" => simulate::run(&Workspace::find()?, &simulate::Options::parse(rest)?),
         other => bail!("there is no command `{other}`; `cargo xtask help` lists them"),
     }
 }
@@ -248,6 +269,7 @@ fn help_for(topic: &str) -> Result<&'static str> {
         "setup" => HELP_SETUP,
         "lint" => HELP_LINT,
         "bench" => HELP_BENCH,
+        "simulate" => HELP_SIMULATE,
         other => bail!("there is no command `{other}`; `cargo xtask help` lists them"),
     })
 }

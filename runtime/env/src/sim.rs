@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ impl Simulation {
         let mut state = self.world.state.lock();
         let host = state.next_host;
         state.next_host += 1;
-        Arc::new(SimEnv { world: Arc::clone(&self.world), host })
+        Arc::new(SimEnv { world: Arc::clone(&self.world), host, wrong_by: AtomicI64::new(0) })
     }
 
     /// A number below `bound` (0 if `bound` is 0), from the seed.
@@ -134,12 +134,20 @@ impl Simulation {
 pub struct SimEnv {
     world: Arc<World>,
     host: u64,
+    /// Milliseconds by which its wall clock is ahead.
+    wrong_by: AtomicI64,
 }
 
 impl SimEnv {
     /// A host in a world of its own, for code that needs time and randomness and nothing to run.
     pub fn new(seed: u64, start: Timestamp) -> Self {
-        Self { world: Simulation::new(seed, start).world, host: 0 }
+        Self { world: Simulation::new(seed, start).world, host: 0, wrong_by: AtomicI64::new(0) }
+    }
+
+    /// Makes this host's wall clock wrong by so many milliseconds, ahead or behind, from now on: it jumps. Timers and the
+    /// monotonic clock go on as before.
+    pub fn set_clock_error(&self, milliseconds: i64) {
+        self.wrong_by.store(milliseconds, Ordering::Relaxed);
     }
 
     /// Ends every task that this host spawned, wherever it stands, as a power cut would.
@@ -161,8 +169,12 @@ impl SimEnv {
 
 impl Env for SimEnv {
     fn now(&self) -> Timestamp {
-        let state = self.world.state.lock();
-        state.start.after(state.now)
+        let right = {
+            let state = self.world.state.lock();
+            state.start.after(state.now)
+        };
+        let wrong_by = self.wrong_by.load(Ordering::Relaxed).saturating_mul(1_000_000);
+        Timestamp::from_unix_nanos(right.unix_nanos().saturating_add_signed(wrong_by))
     }
 
     fn monotonic(&self) -> Moment {
@@ -315,6 +327,21 @@ mod tests {
         assert_eq!(trace(7), trace(7));
         assert_ne!(trace(7), trace(8));
         assert_eq!(trace(7).len(), 20);
+    }
+
+    #[test]
+    fn a_wall_clock_jumps_alone() {
+        let simulation = Simulation::new(1, Timestamp::from_unix_seconds(1_000));
+        let (jumping, steady) = (simulation.host(), simulation.host());
+        let before = jumping.monotonic();
+        jumping.set_clock_error(-5_000);
+        assert_eq!(jumping.now(), Timestamp::from_unix_seconds(995));
+        jumping.set_clock_error(7_000);
+        assert_eq!(
+            (jumping.now(), steady.now()),
+            (Timestamp::from_unix_seconds(1_007), Timestamp::from_unix_seconds(1_000))
+        );
+        assert_eq!(jumping.monotonic(), before);
     }
 
     #[test]

@@ -157,6 +157,17 @@ impl<'a> Connection<'a> {
 
     /// Registers a device; the answer is the name of its hub.
     pub(crate) async fn register(world: &World, host: &Host, id: &str, keys: &KeyPair) -> Result<String, Gone> {
+        let answer = Self::ask_to_register(world, host, id, keys).await?;
+        Ok(answer.unwrap_or_else(|(status, document)| panic!("{status}: {document}")))
+    }
+
+    /// The same; if the provisioning service refuses, its status and what it says.
+    pub(crate) async fn ask_to_register(
+        world: &World,
+        host: &Host,
+        id: &str,
+        keys: &KeyPair,
+    ) -> Result<Result<String, (u16, Value)>, Gone> {
         let expiry = world.env.now().after(Duration::from_secs(3_600));
         let resource = format!("{ID_SCOPE}/registrations/{id}");
         let token = SasToken::create(&resource, &keys.primary, expiry, Some("registration"));
@@ -173,10 +184,11 @@ impl<'a> Connection<'a> {
             let topic = ToServer::DpsOperationStatus { rid: "2", operation_id: &operation };
             (status, answer) = connection.ask(&topic, "2", b"").await?;
         }
-        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
         let document: Value = serde_json::from_slice(&answer).unwrap();
-        assert_eq!(document["status"], "assigned", "{document}");
-        Ok(document["registrationState"]["assignedHub"].as_str().unwrap().to_owned())
+        if status != 200 || document["status"] != "assigned" {
+            return Ok(Err((status, document)));
+        }
+        Ok(Ok(document["registrationState"]["assignedHub"].as_str().unwrap().to_owned()))
     }
 
     /// Sends a message and waits until it is acknowledged.
@@ -208,10 +220,18 @@ impl<'a> Connection<'a> {
 
     /// Reports `n` and waits for the answer: the section's new version.
     pub(crate) async fn report(&mut self, rid: &str, number: u64) -> Result<u64, Gone> {
+        let answer = self.ask_to_report(rid, number).await?;
+        Ok(answer.unwrap_or_else(|status| panic!("a patch was refused with {status}")))
+    }
+
+    /// The same; if the hub refuses, its status.
+    pub(crate) async fn ask_to_report(&mut self, rid: &str, number: u64) -> Result<Result<u64, u16>, Gone> {
         let topic = ToServer::TwinPatch { rid, version: None };
         let (status, version) = self.ask_versioned(&topic, rid, format!("{{\"n\":{number}}}").as_bytes()).await?;
-        assert_eq!(status, 204);
-        Ok(version.expect("an accepted patch has a version"))
+        if status != 204 {
+            return Ok(Err(status));
+        }
+        Ok(Ok(version.expect("an accepted patch has a version")))
     }
 
     /// Reads the twin.

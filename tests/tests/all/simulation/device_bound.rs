@@ -61,12 +61,17 @@ pub(super) async fn over_https(world: &World, hub: &Hub, keys: &KeyPair) -> Resu
 pub(super) async fn outcomes(hub: &Hub) -> Vec<(String, String)> {
     let mut outcomes = Vec::new();
     while let Some(batch) = hub.receive_feedback().await.unwrap() {
-        let records: Vec<Value> = serde_json::from_str(&batch.json).unwrap();
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        outcomes.extend(records.iter().map(|r| (text(&r["originalMessageId"]), text(&r["statusCode"]))));
+        outcomes.extend(told(&batch.json));
         hub.complete_feedback(&batch.lock_token).await.unwrap();
     }
     outcomes
+}
+
+/// The message ids and outcomes in a batch of feedback.
+pub(super) fn told(json: &str) -> Vec<(String, String)> {
+    let records: Vec<Value> = serde_json::from_str(json).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    records.iter().map(|record| (text(&record["originalMessageId"]), text(&record["statusCode"]))).collect()
 }
 
 async fn waiting(hub: &Hub) -> u64 {

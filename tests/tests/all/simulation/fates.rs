@@ -16,11 +16,10 @@ use nave_mqtt::packet::QoS;
 use super::device::{Connection, Gone};
 use super::device_bound::{HUB, ID, create, device, message, outcomes, over_https};
 use super::world::{Host, World};
+use super::{Hosts, any_host};
 
 const SEEDS: u64 = 40;
 const MESSAGES: u64 = 60;
-
-type Hosts = Rc<RefCell<Vec<Rc<Host>>>>;
 
 /// What the hub has said, and to whom.
 #[derive(Default)]
@@ -127,7 +126,7 @@ async fn service(world: &World, hosts: &Hosts, ledger: &RefCell<Ledger>) {
             new.expires = Some(world.env.now().after(life));
         }
         ledger.borrow_mut().sent.insert(number);
-        let sent = on_a_host(world, hosts, move |hub| async move { hub.send_to_device(&device(), new).await }).await;
+        let sent = on_a_host(world, hosts, 0, move |hub| async move { hub.send_to_device(&device(), new).await }).await;
         match sent {
             Some(Ok(_)) => drop(ledger.borrow_mut().accepted.insert(number)),
             Some(Err(error)) => assert_eq!(error.code, ErrorCode::DeviceMaximumQueueDepthExceeded, "{error}"),
@@ -202,7 +201,8 @@ async fn by_polling(world: &World, hosts: &Hosts, keys: &KeyPair, ledger: &RefCe
         };
         let token = received.lock_token;
         let settled =
-            on_a_host(world, hosts, move |hub| async move { hub.settle_message(&who, &token, settlement).await }).await;
+            on_a_host(world, hosts, 0, move |hub| async move { hub.settle_message(&who, &token, settlement).await })
+                .await;
         if let Some(Err(error)) = &settled {
             panic!("the lock lasts for a minute: {error}");
         }
@@ -214,13 +214,15 @@ async fn by_polling(world: &World, hosts: &Hosts, keys: &KeyPair, ledger: &RefCe
     }
 }
 
-async fn on_a_host<T: Send + 'static, F: Future<Output = Result<T, HubError>> + Send + 'static>(
+/// Runs `work` on a hub of any host, so that it ends with it; nothing if the host crashed meanwhile.
+pub(super) async fn on_a_host<T: Send + 'static, F: Future<Output = Result<T, HubError>> + Send + 'static>(
     world: &World,
     hosts: &Hosts,
+    hub: usize,
     work: impl FnOnce(Arc<Hub>) -> F,
 ) -> Option<Result<T, HubError>> {
     let host = any_host(world, hosts);
-    let hub = Arc::clone(&host.platform.hubs()[0]);
+    let hub = Arc::clone(&host.platform.hubs()[hub]);
     on(&host, &hub, work).await
 }
 
@@ -257,9 +259,4 @@ async fn crash_now_and_then(world: &World, hosts: &Hosts, ledger: &RefCell<Ledge
             hosts.borrow_mut()[victim] = Rc::new(started);
         }
     }
-}
-
-fn any_host(world: &World, hosts: &Hosts) -> Rc<Host> {
-    let hosts = hosts.borrow();
-    Rc::clone(&hosts[world.simulation.below(hosts.len() as u64) as usize])
 }

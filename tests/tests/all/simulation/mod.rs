@@ -6,13 +6,16 @@ mod device;
 mod device_bound;
 mod facts;
 mod fates;
+mod faults;
 mod fuse;
+mod long;
 mod ownership;
 mod presence;
 mod races;
 mod reprovision;
 mod routing;
 mod rules;
+mod twin_history;
 pub(crate) mod world;
 
 use std::cell::RefCell;

@@ -12,7 +12,7 @@ use nave_engine::{Engine, Functions, Source};
 use nave_env::sim::{SimEnv, Simulation};
 use nave_env::{BoxFuture, Env, Moment, SharedEnv};
 use nave_hub::provisioning::{AttestationInput, EnrollmentInput, HubDetails, LinkedHub, ProvisioningParts};
-use nave_hub::{HostId, Hub, HubParts, Platform, Provisioning, Receive, RoutingConfig, SimBus};
+use nave_hub::{HostId, Hub, HubError, HubParts, Platform, Provisioning, Receive, RoutingConfig, SimBus};
 use nave_log::sim::SimLog;
 use nave_model::{EnrollmentKind, HostName, HubId, IdScope, IfMatch, Reprovision, Tenant, Timestamp};
 use nave_routing::{EndpointName, Route, RouteName};
@@ -143,6 +143,12 @@ impl World {
         self.logs.iter().for_each(|log| log.crash());
     }
 
+    /// Whether commits and appends find their disks full from now on: the store's, and each log's.
+    pub(crate) fn set_full(&self, store: bool, logs: [bool; 2]) {
+        self.disk.set_full(store);
+        self.logs.iter().zip(logs).for_each(|(log, full)| log.set_full(full));
+    }
+
     /// The key of the enrollment group, and the group itself with the default policies.
     pub(crate) async fn enroll(&self, host: &Host) -> KeyPair {
         self.enroll_in(host, &[], None).await
@@ -150,6 +156,16 @@ impl World {
 
     /// The key of the enrollment group; the group is created or changed.
     pub(crate) async fn enroll_in(&self, host: &Host, hubs: &[&str], reprovision: Option<Reprovision>) -> KeyPair {
+        self.ask_to_enroll_in(host, hubs, reprovision).await.unwrap()
+    }
+
+    /// The same, where that may fail.
+    pub(crate) async fn ask_to_enroll_in(
+        &self,
+        host: &Host,
+        hubs: &[&str],
+        reprovision: Option<Reprovision>,
+    ) -> Result<KeyPair, HubError> {
         let keys = self.keys.last().unwrap().clone();
         let input = EnrollmentInput {
             kind: EnrollmentKind::Group,
@@ -172,19 +188,24 @@ impl World {
         let service = host.platform.provisioning();
         let exists = service.get_enrollment(EnrollmentKind::Group, GROUP).await.is_ok();
         let condition = if exists { IfMatch::Any } else { IfMatch::None };
-        service.put_enrollment(input, &condition).await.unwrap();
-        keys
+        service.put_enrollment(input, &condition).await?;
+        Ok(keys)
     }
 
-    /// A connection from a device to `host`. Bytes take a seeded while in both directions and stay in order.
-    pub(crate) fn connect(&self, host: &Host) -> (UnboundedSender<Vec<u8>>, UnboundedReceiver<Vec<u8>>) {
+    /// What a host does with the bytes of a new connection.
+    pub(crate) fn protocol(&self, host: &Host) -> Box<dyn Protocol> {
         let peer = PeerFacts {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000)),
             server_name: None,
             certificates: Vec::new(),
             tls: TlsVersion::Tls13,
         };
-        let protocol = MqttFactory::new(Arc::clone(&host.platform)).accept(peer);
+        MqttFactory::new(Arc::clone(&host.platform)).accept(peer)
+    }
+
+    /// A connection from a device to `host`. Bytes take a seeded while in both directions and stay in order.
+    pub(crate) fn connect(&self, host: &Host) -> (UnboundedSender<Vec<u8>>, UnboundedReceiver<Vec<u8>>) {
+        let protocol = self.protocol(host);
         let (device_out, from_device) = unbounded_channel();
         let (to_device, device_in) = unbounded_channel();
         let (slow_out, host_in) = unbounded_channel();
