@@ -3,6 +3,8 @@
 
     cargo xtask build
     python3 tests/bench/load.py --tool PATH [--rounds 3] [--only connect,twin] [--out results.jsonl]
+    python3 tests/bench/load.py --tool PATH --connections 50,1000,10000      how the cost grows with connections
+    python3 tests/bench/load.py --tool PATH --soak 30                        whether memory is flat; exits with 1 if not
 
 The load tool is a program of its own; PERFORMANCE.md says what its modes do. Everything stays on the loopback interface.
 Every scenario is run `--rounds` times, hub and rival alternating, and the medians are printed. Each round starts a new hub on
@@ -26,6 +28,8 @@ import tempfile
 import time
 import urllib.parse
 from pathlib import Path
+
+from soak import PAUSE_SECONDS, RATE, TWIN_PAUSE_SECONDS, soak
 
 ROOT = Path(__file__).resolve().parents[2]
 MQTTS, HTTPS, RIVAL = 28883, 28443, 28884
@@ -132,16 +136,19 @@ class Run:
     def tool(self, label, *arguments):
         """Runs the load tool once; its JSON line counts."""
         command = [self.options.tool, *map(str, arguments), "--label", label]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
         if done.returncode != 0:
             sys.exit(f"{' '.join(command)}: {done.stderr}")
         line = json.loads(done.stdout)
         self.results.setdefault(label, []).append(line)
-        if self.out:
-            print(json.dumps(line), file=self.out, flush=True)
+        self.write(line)
         if line["errors"]:
             print(f"{label}: {line['errors']} errors, first: {line.get('first_error')}", file=sys.stderr)
         return line
+
+    def write(self, line):
+        if self.out:
+            print(json.dumps(line), file=self.out, flush=True)
 
     def wanted(self, what):
         return not self.options.only or what in self.options.only.split(",")
@@ -208,6 +215,61 @@ class Run:
                 "--concurrency", concurrency, "--server-pid", hub.pid, "--poll-ms", 0, "--src-addrs", 4,
             )  # fmt: skip
 
+    def register_some(self, hub, count):
+        self.enroll(hub)
+        self.tool(
+            "register, 64 at once: nave", "register", "--port", MQTTS, "--tls", "--insecure", "--id-scope", hub.scope,
+            "--group-key", GROUP_KEY, "--n", count, "--concurrency", 64, "--server-pid", hub.pid, "--poll-ms", 0,
+            "--src-addrs", 4, "--limit", 3600,
+        )  # fmt: skip
+
+    def growth(self, counts):
+        """The same work over more and more connections, and what an idle one takes."""
+        shutil.rmtree(self.directory / "hub", ignore_errors=True)
+        with self.hub() as hub:
+            tls = self.readable_tls(Path(hub.facts["caCertificate"]).parent)
+            self.register_some(hub, max(counts))
+        for count in counts:
+            with self.hub() as hub:
+                self.at(count, "nave", hub.pid, MQTTS, ["--group-key", GROUP_KEY])
+                twin = ["--port", MQTTS, "--tls", "--insecure", "--group-key", GROUP_KEY, "--server-pid", hub.pid]
+                self.tool(
+                    f"twin patch, {count} connections: nave", "twin", *twin, "--conns", count, "--max-ops", 20_000,
+                    "--secs", 60, "--src-addrs", 4, "--limit", 600,
+                )  # fmt: skip
+            if shutil.which("mosquitto"):
+                with self.rival(tls) as rival:
+                    self.at(count, "mosquitto", rival.pid, RIVAL, ["--anonymous"])
+
+    def at(self, count, name, pid, port, who):
+        common = ["--port", port, "--tls", "--insecure", *who, "--server-pid", pid, "--src-addrs", 4, "--limit", 600]
+        self.tool(f"connect, {count}: {name}", "connect", *common, "--n", count, "--concurrency", 64, "--hold", 4)
+        self.tool(
+            f"telemetry, QoS 1, 2,000/s, {count} connections: {name}", "telemetry", *common, "--conns", count,
+            "--bytes", 256, "--rate", 2_000, "--secs", 20,
+        )  # fmt: skip
+
+    def soak(self, minutes):
+        """Moderate work for a long time; whether memory was flat."""
+        with self.hub() as hub:
+            self.register_some(hub, 400)
+            with self.rival(self.readable_tls(Path(hub.facts["caCertificate"]).parent)) as rival:
+                common = ["--tls", "--insecure", "--limit", 300]
+                ours = ["--port", MQTTS, "--group-key", GROUP_KEY, *common]
+                theirs = ["--port", RIVAL, "--anonymous", *common]
+                service = ["--http-port", HTTPS, "--service-key", hub.owner_key()]
+
+                def both(who):
+                    send = ["telemetry", *who, "--conns", 50, "--bytes", 256, "--rate", RATE, "--secs", 60]
+                    come = ["connect", *who, "--first", 301, "--n", 100, "--hold", 5]
+                    return [("telemetry", send, 0), ("connect", come, PAUSE_SECONDS)]
+
+                twins = ["twin", *ours, "--first", 101, "--conns", 50, "--max-ops", 1000, "--secs", 60]
+                methods = ["method", *ours, *service, "--first", 201, "--conns", 50, "--max-ops", 1000, "--secs", 60]
+                own = [("twin", twins, TWIN_PAUSE_SECONDS), ("method", methods, PAUSE_SECONDS)]
+                work = [("nave", hub.pid, both(ours) + own), ("mosquitto", rival.pid, both(theirs))]
+                return soak(self, minutes, work)
+
     def start_up(self):
         if self.wanted("ready"):
             for _ in range(5):
@@ -271,13 +333,17 @@ def main():
     parser.add_argument("--only", default="", help="of floors, ready, connect, telemetry, twin, method; registration always runs")
     parser.add_argument("--dir", default=str(ROOT / "target"), help="a directory on the disk to measure")
     parser.add_argument("--out", help="a file to which each result is appended as one JSON line")
+    parser.add_argument("--connections", help="numbers of connections, such as 50,1000,10000; nothing else is measured then")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="run for a long time; nothing else is measured then")
     options = parser.parse_args()
     if not options.tool or not os.access(options.tool, os.X_OK):
         parser.error("--tool must name the load tool's binary")
     run = Run(options)
     try:
+        if options.soak:
+            sys.exit(0 if run.soak(options.soak) else 1)
         for _ in range(options.rounds):
-            run.round()
+            run.growth([int(count) for count in options.connections.split(",")]) if options.connections else run.round()
         run.report()
     finally:
         run.clean()
