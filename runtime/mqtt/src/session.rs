@@ -249,6 +249,11 @@ impl ServerSession {
         self.paused = true;
     }
 
+    /// Whether a sink, or [`pause`](Self::pause), has stopped the delivery: [`resume`](Self::resume) continues it.
+    pub const fn is_paused(&self) -> bool {
+        self.paused && matches!(self.phase, Phase::Open)
+    }
+
     /// Answers the CONNECT with CONNACK 0. Does nothing if there is none to answer. Then call [`resume`](Self::resume).
     pub fn accept(&mut self, session_present: bool, now: u64, out: &mut Vec<u8>) {
         if self.phase == Phase::Connecting {

@@ -2,7 +2,7 @@
 //! provisioning service; everything after that is that side's business.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use nave_env::{BoxFuture, Moment};
 use nave_hub::{HubError, Platform};
@@ -44,6 +44,8 @@ pub struct MqttConnection {
     state: State,
     out: Vec<u8>,
     closing: Option<CloseReason>,
+    /// Whoever waits until the peer has taken what is in `out`.
+    waits_for_room: Option<Waker>,
     /// The transport is gone: only accepted work is finished.
     disconnected: bool,
 }
@@ -69,6 +71,7 @@ impl MqttConnection {
             state: State::Fresh,
             out: Vec::new(),
             closing: None,
+            waits_for_room: None,
             disconnected: false,
         }
     }
@@ -177,6 +180,25 @@ impl MqttConnection {
         }
     }
 
+    /// Lets the hub's or the provisioning service's side work, and gives it the packets that it was too busy for.
+    fn poll_side(&mut self, context: &mut Context<'_>) -> Option<CloseReason> {
+        loop {
+            let (ended, busy) = match &mut self.state {
+                State::Hub(side) => (side.poll(context, &mut self.mqtt, &mut self.out), !side.takes_requests()),
+                State::Dps(side) => (side.poll(context, &mut self.mqtt, &mut self.out), !side.wants_input()),
+                _ => (None, false),
+            };
+            if ended.is_some() || self.closing.is_some() || !self.mqtt.is_paused() || busy {
+                return ended;
+            }
+            if self.out.len() >= crate::MAX_UNWRITTEN_BYTES {
+                self.waits_for_room = Some(context.waker().clone());
+                return None;
+            }
+            self.deliver(None);
+        }
+    }
+
     fn check_timers(&mut self) {
         let now = self.platform.env().monotonic();
         if let Some(violation) = self.mqtt.check_timeout(millis(now)) {
@@ -197,12 +219,7 @@ impl Protocol for MqttConnection {
 
     fn poll(&mut self, context: &mut Context<'_>) {
         self.poll_connecting(context);
-        let ended = match &mut self.state {
-            State::Hub(side) => side.poll(context, &mut self.mqtt, &mut self.out),
-            State::Dps(side) => side.poll(context, &mut self.mqtt, &mut self.out),
-            _ => None,
-        };
-        if let Some(reason) = ended {
+        if let Some(reason) = self.poll_side(context) {
             self.close(reason);
         }
         self.check_timers();
@@ -219,6 +236,9 @@ impl Protocol for MqttConnection {
             }
             if let State::Hub(side) = &self.state {
                 side.resume();
+            }
+            if let Some(waker) = self.waits_for_room.take() {
+                waker.wake();
             }
             return false;
         }
@@ -267,6 +287,10 @@ impl Protocol for MqttConnection {
     }
 
     fn disconnected(&mut self, reason: Disconnect) {
+        // What the peer sent before it left still counts, its goodbye too.
+        while self.closing.is_none() && self.mqtt.is_paused() {
+            self.deliver(None);
+        }
         self.disconnected = true;
         match &mut self.state {
             State::Hub(side) => {

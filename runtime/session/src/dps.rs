@@ -123,7 +123,8 @@ impl DpsSide {
             }
             Event::PubAck(_) | Event::Connect(_) | Event::Disconnect => {}
         }
-        Ok(Flow::Continue)
+        let busy = !self.wants_input() || out.len() >= crate::MAX_UNWRITTEN_BYTES;
+        Ok(if busy { Flow::Pause } else { Flow::Continue })
     }
 
     pub(crate) fn poll(

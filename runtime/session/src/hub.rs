@@ -239,7 +239,7 @@ impl HubSide {
 
     pub(crate) fn wants_input(&self) -> bool {
         let sending = self.sending.as_ref().map_or(0, |(_, _, bytes)| *bytes);
-        self.collected.bytes + sending < MAX_UNACKNOWLEDGED_BYTES && self.requests_in_flight < MAX_REQUESTS_IN_FLIGHT
+        self.collected.bytes + sending < MAX_UNACKNOWLEDGED_BYTES && self.takes_requests()
     }
 
     /// The device said goodbye: its will is void.
@@ -266,6 +266,11 @@ impl HubSide {
         ));
     }
 
+    /// Whether another request may begin.
+    pub(crate) const fn takes_requests(&self) -> bool {
+        self.requests_in_flight < MAX_REQUESTS_IN_FLIGHT
+    }
+
     /// There is room for output again.
     pub(crate) fn resume(&self) {
         self.inbox.resume(self.device_bound.is_stalled());
@@ -280,7 +285,9 @@ impl HubSide {
             Event::PubAck(packet_id) => self.device_bound.acknowledge(packet_id),
             Event::Connect(_) | Event::Disconnect => {}
         }
-        Ok(Flow::Continue)
+        // One read may bring thousands of requests, and each answer may be as large as a twin.
+        let busy = !self.takes_requests() || out.len() >= crate::MAX_UNWRITTEN_BYTES;
+        Ok(if busy { Flow::Pause } else { Flow::Continue })
     }
 
     /// Drives what is under way. A reason means that the session is over.
@@ -466,17 +473,15 @@ impl HubSide {
     }
 
     fn poll_requests(&mut self, context: &mut Context<'_>, mqtt: &ServerSession, out: &mut Vec<u8>) {
-        let Some(requests) = &mut self.requests else { return };
-        let mut answers = Vec::new();
+        let Some(mut requests) = self.requests.take() else { return };
         while let Poll::Ready(Some(answer)) = requests.poll_next_unpin(context) {
-            answers.push(answer);
+            if mqtt.is_open() {
+                self.answer(answer, out);
+            }
         }
         self.requests_in_flight = requests.len();
-        if requests.is_empty() {
-            self.requests = None;
-        }
-        if mqtt.is_open() {
-            answers.into_iter().for_each(|answer| self.answer(answer, out));
+        if !requests.is_empty() {
+            self.requests = Some(requests);
         }
     }
 

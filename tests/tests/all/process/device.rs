@@ -77,6 +77,12 @@ impl Link {
         Self::connect(ready, device, &username, &password, clean_session).await
     }
 
+    /// The bare connection, of which nothing has been read ahead.
+    pub(super) fn into_stream(self) -> TlsStream<TcpStream> {
+        assert!(self.input.is_empty());
+        self.stream
+    }
+
     /// Sends bytes.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;

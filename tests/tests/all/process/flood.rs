@@ -96,7 +96,7 @@ async fn pour(stream: TlsStream<TcpStream>, beginning: &[u8], piece: &[u8]) -> (
     in_time("the hub to hang up", async { tokio::join!(sending, reading) }).await
 }
 
-fn bounded(hub: &Nave, before: u64, allowed: u64) {
+pub(super) fn bounded(hub: &Nave, before: u64, allowed: u64) {
     let resident = hub.resident();
     eprintln!("resident: {before} before, {resident} now, {allowed} more allowed");
     assert!(resident <= before + allowed, "{resident} bytes, {before} before, {allowed} more allowed");

@@ -10,6 +10,7 @@ mod configuration;
 mod device;
 mod flood;
 mod full_disk;
+mod greedy;
 mod hostile;
 mod kill;
 mod lifecycle;

@@ -1,14 +1,16 @@
 //! The rules of the MQTT surface that need time to pass, or a client that no SDK is: byte for byte, in virtual time.
 
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use nave_auth::{KeyPair, SasToken};
 use nave_env::Env;
-use nave_hub::{AuthenticationInput, DeviceInput};
-use nave_model::{DeviceId, DeviceStatus, IfMatch};
+use nave_hub::{AuthenticationInput, DeviceInput, TwinUpdate};
+use nave_model::{DeviceId, DeviceStatus, Identity, IfMatch};
+use nave_mqtt::decode::{Decoded, decode};
 use nave_mqtt::encode;
-use nave_mqtt::packet::{Connect, Delivery, Login, PacketId, QoS, Subscription, Will};
+use nave_mqtt::packet::{Connect, Delivery, Login, Packet, PacketId, QoS, Subscription, Will};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::world::{HUBS, Host, World};
@@ -374,5 +376,47 @@ fn a_will_is_sent_unless_the_device_says_goodbye() {
         assert_eq!(bodies, [&b"lost"[..], b"displaced"]);
         let properties = [("reason", "lost"), ("mqtt-retain", "true"), ("iothub-MessageType", "Will")];
         assert_eq!(stored[0].properties, properties.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    });
+}
+
+/// One read can bring more requests than a device ever has answers in its hands.
+#[test]
+fn requests_are_answered_as_their_device_reads() {
+    const REQUESTS: usize = 1_000;
+    scene(async |world, host, keys| {
+        let body =
+            serde_json::json!({ "properties": { "desired": { "text": vec!["x".repeat(4_000); 5] } } }).to_string();
+        let identity = Identity::device(device_id());
+        host.platform.hubs()[0].update_twin(&identity, TwinUpdate::Patch, &body, &IfMatch::None).await.unwrap();
+        let mut protocol = world.protocol(&host);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut bytes = connect_packet(USERNAME, &token(world, &keys, Duration::from_secs(600)), 60);
+        bytes.extend(subscribe(&["$iothub/twin/res/#"]));
+        (0..REQUESTS).for_each(|number| {
+            bytes.extend(publish(&format!("$iothub/twin/GET/?$rid={number}"), b"", Delivery::AtMostOnce));
+        });
+        protocol.receive(&bytes);
+        // The device reads nothing for a while.
+        for _ in 0..500 {
+            protocol.poll(&mut context);
+            world.env.sleep(Duration::from_millis(5)).await;
+        }
+        assert!(!protocol.wants_input());
+        let mut seen = Vec::new();
+        while protocol.transmit(&mut seen) {}
+        let most = nave_session::MAX_UNWRITTEN_BYTES + nave_session::MAX_REQUESTS_IN_FLIGHT * 25_000;
+        assert!(seen.len() <= most, "{} bytes wait for a device that does not read", seen.len());
+        let mut answers = 0;
+        while answers < REQUESTS {
+            let Decoded::Packet { packet, consumed } = decode(&seen, usize::MAX).unwrap() else {
+                protocol.poll(&mut context);
+                while protocol.transmit(&mut seen) {}
+                world.env.sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            answers += usize::from(matches!(packet, Packet::Publish(_)));
+            seen.drain(..consumed);
+        }
+        assert!(seen.is_empty() && protocol.wants_input());
     });
 }
