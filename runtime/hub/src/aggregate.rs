@@ -4,7 +4,7 @@
 //! module writes the owner's record anew, so that whoever deletes the owner meanwhile is refused and looks for modules again.
 
 use nave_model::{Authentication, DeviceRecord, Identity, IdentityEtag, IfMatch, ModuleId, SessionRecord, Timestamp};
-use nave_store::{CommitError, Expect, Guard, Put};
+use nave_store::{CommitError, Expect, Guard, Put, Step, StepError};
 
 use crate::error::{ErrorCode, HubError};
 use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, decode, put};
@@ -39,6 +39,20 @@ impl Hub {
     ///
     /// 409 if one exists, 413 above [`MAX_MODULES`], 404 without the owner.
     pub(crate) async fn create(&self, records: &mut [DeviceRecord], owner: Option<&Identity>) -> Result<(), HubError> {
+        self.create_then(records, owner, None).await.map(drop)
+    }
+
+    /// The same, and then the step that follows, whose outcome is returned: where the store can, both become durable together.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create); the step was not taken then.
+    pub(crate) async fn create_then(
+        &self,
+        records: &mut [DeviceRecord],
+        owner: Option<&Identity>,
+        next: Option<Step>,
+    ) -> Result<Next, HubError> {
         let mut creations = Vec::with_capacity(records.len());
         for record in records {
             let identity = record.identity().map_err(HubError::internal)?;
@@ -70,19 +84,20 @@ impl Hub {
                 guards.push(Guard { key: key.clone(), expect: Expect::At(revision) });
                 puts.push(put(key, &record)?);
             }
-            match self.store.commit(guards, puts).await {
-                Ok(_) => {
-                    for creation in creations.iter().filter(|creation| creation.has_event) {
-                        self.forward_events(&creation.identity).await;
-                    }
-                    return Ok(());
-                }
-                Err(CommitError::Conflict { key, .. }) => {
+            let steps = std::iter::once(Step { guards, puts }).chain(next.clone()).collect();
+            match self.store.commit_steps(steps).await {
+                Err(StepError { done: 0, error: CommitError::Conflict { key, .. } }) => {
                     if let Some(existing) = creations.iter().find(|creation| creation.key == key) {
                         return Err(already_exists(&existing.identity));
                     }
                 }
-                Err(error) => return Err(error.into()),
+                Err(StepError { done: 0, error }) => return Err(error.into()),
+                outcome => {
+                    for creation in creations.iter().filter(|creation| creation.has_event) {
+                        self.forward_events(&creation.identity).await;
+                    }
+                    return Ok(outcome.map(drop).map_err(|refused| refused.error));
+                }
             }
         }
         let key = creations.into_iter().next().map_or_else(String::new, |creation| creation.key);
@@ -145,6 +160,9 @@ impl Hub {
         Err(CommitError::Conflict { key, current: None }.into())
     }
 }
+
+/// What came of the step after a creation.
+pub(crate) type Next = Result<(), CommitError>;
 
 /// Whether a record may be removed: asked about the very revision that is removed.
 pub(crate) type Check<'c> = dyn Fn(&DeviceRecord) -> Result<(), HubError> + Send + Sync + 'c;

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use nave_model::{DeviceId, DeviceRecord, DeviceStatus, Identity, IdentityEtag, IfMatch};
-use nave_store::CommitError;
+use nave_store::{CommitError, Step};
 use serde_json::Value;
 
-use crate::aggregate::{Check, matches};
+use crate::aggregate::{Check, Next, matches};
 use crate::credentials::AuthenticationInput;
 use crate::edge::{ScopeInput, first_scopes, next_scopes};
 use crate::error::{ErrorCode, HubError};
@@ -177,6 +177,16 @@ impl Hub {
 
     /// Stores a record made by [`Hub::new_record`], unless the device exists; an edge device with its system modules.
     pub(crate) async fn create_device(&self, record: DeviceRecord) -> Result<DeviceView, HubError> {
+        let (record, _) = self.add_device(record, None).await?;
+        self.show(&record).await
+    }
+
+    /// Stores a new device with its system modules, and takes the step that follows: see [`Hub::create_then`].
+    pub(crate) async fn add_device(
+        &self,
+        record: DeviceRecord,
+        next: Option<Step>,
+    ) -> Result<(DeviceRecord, Next), HubError> {
         let identity = record.identity().map_err(HubError::internal)?;
         let mut records = vec![record];
         if records.iter().any(|record| record.iot_edge) {
@@ -188,11 +198,9 @@ impl Hub {
         for identity in &identities {
             lanes.push(self.lanes.enter(identity).await);
         }
-        self.create(&mut records, None).await?;
-        match records.first() {
-            Some(record) => self.show(record).await,
-            None => Err(HubError::internal("a device was created without a record")),
-        }
+        let next = self.create_then(&mut records, None, next).await?;
+        let record = records.into_iter().next();
+        Ok((record.ok_or_else(|| HubError::internal("a device was created without a record"))?, next))
     }
 
     /// A record as services see it.

@@ -352,3 +352,22 @@ fn stop(closing: &mut Option<CloseReason>, reason: CloseReason) -> Flow {
 pub(crate) const fn millis(moment: Moment) -> u64 {
     moment.since_start().as_millis() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Most bytes of a connection before and beside its session. There is one of it for every idle device.
+    const MAX_CONNECTION_BYTES: usize = 512;
+
+    /// Most bytes of a device's session. What few devices use at a time (requests, a will) is in boxes of its own.
+    const MAX_SESSION_BYTES: usize = 640;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let (connection, session) = (size_of::<MqttConnection>(), size_of::<HubSide>());
+        println!("connection {connection}, session {session}");
+        assert!(connection <= MAX_CONNECTION_BYTES, "the connection has {connection} bytes");
+        assert!(session <= MAX_SESSION_BYTES, "the session has {session} bytes");
+    }
+}

@@ -40,6 +40,8 @@ pub(crate) struct DpsSide {
     credentials: Credentials,
     subscribed: Option<QoS>,
     requests: FuturesUnordered<BoxFuture<Answer>>,
+    /// The operation that the device was told of last.
+    operation: Option<String>,
     authenticated: bool,
 }
 
@@ -77,6 +79,7 @@ impl DpsSide {
             },
             subscribed: None,
             requests: FuturesUnordered::new(),
+            operation: None,
             authenticated: false,
         })
     }
@@ -135,6 +138,9 @@ impl DpsSide {
     ) -> Option<CloseReason> {
         while let Poll::Ready(Some(answer)) = self.requests.poll_next_unpin(context) {
             self.authenticated |= answer.result.is_ok();
+            if let (true, Ok(operation)) = (answer.accepted_only, &answer.result) {
+                self.operation = Some(operation.id.clone());
+            }
             if mqtt.is_open() {
                 self.answer(answer, mqtt, out);
             }
@@ -158,8 +164,12 @@ impl DpsSide {
             DpsPublish::OperationStatus { rid, operation_id } => {
                 let (service, id) = (Arc::clone(&self.service), self.registration_id.clone());
                 let (operation, credentials) = (operation_id.to_owned(), self.credentials.clone());
+                let own = self.operation.as_deref() == Some(operation_id);
                 self.request("registration_status", rid, ack, false, async move {
-                    service.operation(&id, &operation, &credentials).await
+                    match own {
+                        true => service.operation_of_connection(&id, &operation, &credentials).await,
+                        false => service.operation(&id, &operation, &credentials).await,
+                    }
                 });
             }
         }

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use crate::engine::{Engine, EngineError, View};
 use crate::fold::{Fold, Verdict, check_limits};
 use crate::metrics::StoreMetrics;
-use crate::{BoxFuture, CommitError, Guard, Put, Revision, StoreError};
+use crate::{BoxFuture, CommitError, Guard, Put, Revision, Step, StepError, StoreError};
 
 /// Most commits in one fold: bounds how long the first of them waits for the others.
 const MAX_FOLD_COMMITS: usize = 1_024;
@@ -36,13 +36,58 @@ const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// Least time between two attempts to reopen a failed engine: reopening reads the engine's journals.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
-type Answer = Result<Revision, CommitError>;
+type Answer = Result<Revision, StepError>;
 
+/// A commit, or several that belong into one fold.
 struct Request {
-    guards: Vec<Guard>,
-    puts: Vec<Put>,
+    steps: Vec<Step>,
     bytes: usize,
     answer: oneshot::Sender<Answer>,
+}
+
+impl Request {
+    /// Offers the steps up to the first that is refused; the verdict is that of the last one that was offered.
+    fn offer(self, fold: &mut Fold, view: &dyn View) -> Decided {
+        let mut done = 0;
+        let mut verdict = Verdict::Accepted(fold.revision());
+        for step in self.steps {
+            verdict = fold.offer(step.guards, step.puts, |key| view.get(key));
+            if !matches!(verdict, Verdict::Accepted(_)) {
+                break;
+            }
+            done += 1;
+        }
+        Decided { done, verdict, answer: self.answer }
+    }
+}
+
+/// A request that a fold has decided.
+struct Decided {
+    /// Its steps that are part of the fold.
+    done: usize,
+    verdict: Verdict,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Decided {
+    /// What the caller is told once the fold is written, or could not be.
+    fn outcome(&self, failure: Option<&CommitError>) -> Answer {
+        let (done, error) = match (&self.verdict, failure) {
+            (Verdict::Accepted(revision), None) => return Ok(*revision),
+            // What was refused because of durable state alone is refused whatever became of the fold.
+            (Verdict::Conflict { key, current, durable }, failure)
+                if *durable && self.done == 0 || failure.is_none() =>
+            {
+                (self.done, CommitError::Conflict { key: key.clone(), current: current.clone() })
+            }
+            (Verdict::Accepted(_) | Verdict::Conflict { .. }, Some(failure)) => (0, failure.clone()),
+            (Verdict::Unreadable(error), failure) => {
+                (if failure.is_none() { self.done } else { 0 }, CommitError::Failed(error.to_string()))
+            }
+            (Verdict::Conflict { .. }, None) => (self.done, CommitError::Stopped),
+        };
+        Err(StepError { done, error })
+    }
 }
 
 #[derive(Default)]
@@ -87,17 +132,29 @@ impl Committer {
     }
 
     /// See [`crate::Store::commit`].
-    pub(crate) fn commit(&self, guards: Vec<Guard>, puts: Vec<Put>) -> BoxFuture<'static, Answer> {
+    pub(crate) fn commit(
+        &self,
+        guards: Vec<Guard>,
+        puts: Vec<Put>,
+    ) -> BoxFuture<'static, Result<Revision, CommitError>> {
         let span = nave_trace::commit(puts.len());
-        match self.enqueue(guards, puts) {
+        match self.enqueue(vec![Step { guards, puts }]) {
+            Ok(answer) => nave_trace::within(
+                span,
+                Box::pin(async move { answer.await.unwrap_or_else(stopped).map_err(|refused| refused.error) }),
+            ),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    /// See [`crate::Store::commit_steps`]: all of them are in one fold.
+    pub(crate) fn commit_steps(&self, steps: Vec<Step>) -> BoxFuture<'static, Result<Revision, StepError>> {
+        let span = nave_trace::commit(steps.iter().map(|step| step.puts.len()).sum());
+        match self.enqueue(steps) {
             Ok(answer) => {
-                nave_trace::within(span, Box::pin(async move { answer.await.unwrap_or(Err(CommitError::Stopped)) }))
+                nave_trace::within(span, Box::pin(async move { answer.await.unwrap_or_else(stopped) }))
             }
-            Err(error) => {
-                let answer = Err(error);
-                self.shared.metrics.count(&answer);
-                Box::pin(std::future::ready(answer))
-            }
+            Err(error) => Box::pin(std::future::ready(Err(StepError { done: 0, error }))),
         }
     }
 
@@ -115,8 +172,19 @@ impl Committer {
         self.shared.writable.load(Ordering::Relaxed) && !self.shared.queue.lock().stopping
     }
 
-    fn enqueue(&self, guards: Vec<Guard>, puts: Vec<Put>) -> Result<oneshot::Receiver<Answer>, CommitError> {
-        let bytes = check_limits(&guards, &puts)?;
+    fn enqueue(&self, steps: Vec<Step>) -> Result<oneshot::Receiver<Answer>, CommitError> {
+        let queued = self.try_enqueue(steps);
+        if let Err(error) = &queued {
+            self.shared.metrics.count(Err(error));
+        }
+        queued
+    }
+
+    fn try_enqueue(&self, steps: Vec<Step>) -> Result<oneshot::Receiver<Answer>, CommitError> {
+        let mut bytes = 0;
+        for step in &steps {
+            bytes += check_limits(&step.guards, &step.puts)?;
+        }
         let (sender, receiver) = oneshot::channel();
         let mut queue = self.shared.queue.lock();
         if queue.stopping {
@@ -126,7 +194,7 @@ impl Committer {
             return Err(CommitError::Busy);
         }
         queue.bytes += bytes;
-        queue.waiting.push_back(Request { guards, puts, bytes, answer: sender });
+        queue.waiting.push_back(Request { steps, bytes, answer: sender });
         if mem::take(&mut queue.idle) {
             drop(queue);
             self.shared.wake.notify_one();
@@ -206,19 +274,15 @@ impl<E: Engine> Worker<E> {
         let Some(view) = self.shared.view.read().clone() else {
             let error = self.suspended.as_ref().map_or(CommitError::Stopped, as_commit_error);
             for request in requests {
-                let answer = Err(error.clone());
-                self.shared.metrics.count(&answer);
+                self.shared.metrics.count(Err(&error));
                 // A receiver that is gone does not want the answer.
-                let _ = request.answer.send(answer);
+                let _ = request.answer.send(Err(StepError { done: 0, error: error.clone() }));
             }
             return;
         };
-        self.shared.metrics.batch.count(requests.len() as u64);
+        self.shared.metrics.batch.count(requests.iter().map(|request| request.steps.len() as u64).sum());
         let mut fold = Fold::new(self.engine.newest());
-        let decided: Vec<_> = requests
-            .into_iter()
-            .map(|request| (fold.offer(request.guards, request.puts, |key| view.get(key)), request.answer))
-            .collect();
+        let decided: Vec<_> = requests.into_iter().map(|request| request.offer(&mut fold, &*view)).collect();
         drop(view);
         let written = if fold.is_empty() {
             Ok(())
@@ -228,18 +292,14 @@ impl<E: Engine> Worker<E> {
             written
         };
         let failure = written.err().map(|error| as_commit_error(&error));
-        for (verdict, answer) in decided {
-            let result = match (verdict, &failure) {
-                (Verdict::Accepted(revision), None) => Ok(revision),
-                (Verdict::Conflict { key, current, durable }, failure) if durable || failure.is_none() => {
-                    Err(CommitError::Conflict { key, current })
-                }
-                (Verdict::Accepted(_) | Verdict::Conflict { .. }, Some(failure)) => Err(failure.clone()),
-                (Verdict::Unreadable(error), _) => Err(CommitError::Failed(error.to_string())),
-                (Verdict::Conflict { .. }, None) => Err(CommitError::Stopped),
-            };
-            self.shared.metrics.count(&result);
-            let _ = answer.send(result);
+        for decided in decided {
+            let outcome = decided.outcome(failure.as_ref());
+            let done = outcome.as_ref().map_or_else(|refused| refused.done, |_| decided.done);
+            (0..done).for_each(|_| self.shared.metrics.count(Ok(())));
+            if let Err(refused) = &outcome {
+                self.shared.metrics.count(Err(&refused.error));
+            }
+            let _ = decided.answer.send(outcome);
         }
     }
 
@@ -306,6 +366,11 @@ impl Drop for StopGuard {
         // Dropping the senders answers `Stopped`.
         drop(abandoned);
     }
+}
+
+/// The committer ended before it answered.
+fn stopped(_: oneshot::error::RecvError) -> Answer {
+    Err(StepError { done: 0, error: CommitError::Stopped })
 }
 
 fn as_commit_error(error: &EngineError) -> CommitError {

@@ -20,7 +20,9 @@ use nave_metrics::{Collect, Page};
 use crate::commit::Committer;
 use crate::engine::{Engine, EngineError, View};
 use crate::journal::cut_torn_tail;
-use crate::{BoxFuture, CommitError, Entry, Guard, MAX_SCAN_LIMIT, OpenError, Put, Revision, Store, StoreError};
+use crate::{
+    BoxFuture, CommitError, Entry, Guard, MAX_SCAN_LIMIT, OpenError, Put, Revision, Step, StepError, Store, StoreError,
+};
 
 /// The format that this program writes and the newest that it reads. See `FORMAT.md`.
 pub const FORMAT: u32 = 1;
@@ -131,6 +133,10 @@ impl Store for FjallStore {
 
     fn commit(&self, guards: Vec<Guard>, puts: Vec<Put>) -> BoxFuture<'static, Result<Revision, CommitError>> {
         self.committer.commit(guards, puts)
+    }
+
+    fn commit_steps(&self, steps: Vec<Step>) -> BoxFuture<'_, Result<Revision, StepError>> {
+        self.committer.commit_steps(steps)
     }
 }
 

@@ -83,7 +83,7 @@ impl Fold {
             }
         }
         if puts.is_empty() {
-            return Verdict::Accepted(Revision::new(self.newest).unwrap_or(FIRST));
+            return Verdict::Accepted(self.revision());
         }
         let Some(revision) = self.newest.checked_add(1).and_then(Revision::new) else {
             return Verdict::Unreadable(StoreError::Engine("the revisions are used up".into()));
@@ -98,6 +98,11 @@ impl Fold {
     /// The newest revision, this fold included.
     pub(crate) fn newest(&self) -> u64 {
         self.newest
+    }
+
+    /// The same as a commit that changes nothing is told.
+    pub(crate) fn revision(&self) -> Revision {
+        Revision::new(self.newest).unwrap_or(FIRST)
     }
 
     /// Whether there is nothing to write.

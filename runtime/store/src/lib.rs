@@ -106,6 +106,24 @@ pub struct Put {
     pub value: Option<Bytes>,
 }
 
+/// One of several commits that follow each other: see [`Store::commit_steps`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What has to hold.
+    pub guards: Vec<Guard>,
+    /// What is changed then.
+    pub puts: Vec<Put>,
+}
+
+/// Why not all steps were applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepError {
+    /// The steps before it, which were applied and stay.
+    pub done: usize,
+    /// What became of the next one; those after it were not looked at.
+    pub error: CommitError,
+}
+
 /// The state of the hub. See the [crate documentation](crate) for what an implementation promises.
 pub trait Store: Send + Sync + 'static {
     /// The value of `key`, or `None` if it has none.
@@ -138,4 +156,29 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// [`CommitError`], which says in each case whether anything can have been written.
     fn commit(&self, guards: Vec<Guard>, puts: Vec<Put>) -> BoxFuture<'static, Result<Revision, CommitError>>;
+
+    /// Applies steps one after the other, each as [`commit`](Self::commit) does, and ends at the first that is refused.
+    /// Resolves with the revision of the last one.
+    ///
+    /// A crash may leave any number of the first steps behind, so each must be correct by itself: this is no transaction, and
+    /// a store that guards one key at a time can offer it. One that folds commits makes steps durable together, for the price
+    /// of one; by default they wait for each other.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`].
+    fn commit_steps(&self, steps: Vec<Step>) -> BoxFuture<'_, Result<Revision, StepError>> {
+        Box::pin(async move {
+            let mut steps = steps.into_iter().enumerate();
+            let (_, first) = steps.next().unwrap_or((0, Step { guards: Vec::new(), puts: Vec::new() }));
+            let commit = async |done, step: Step| {
+                self.commit(step.guards, step.puts).await.map_err(|error| StepError { done, error })
+            };
+            let mut newest = commit(0, first).await?;
+            for (done, step) in steps {
+                newest = commit(done, step).await?;
+            }
+            Ok(newest)
+        })
+    }
 }

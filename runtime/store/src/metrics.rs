@@ -42,7 +42,7 @@ impl Default for StoreMetrics {
 }
 
 impl StoreMetrics {
-    pub(crate) fn count<T>(&self, outcome: &Result<T, CommitError>) {
+    pub(crate) fn count(&self, outcome: Result<(), &CommitError>) {
         let counter = match outcome {
             Ok(_) => &self.committed,
             Err(CommitError::Conflict { .. }) => &self.conflict,

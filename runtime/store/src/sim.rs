@@ -153,11 +153,12 @@ impl Store for SimStore {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use nave_env::Env as _;
     use nave_env::sim::Simulation;
     use nave_model::Timestamp;
 
     use super::*;
-    use crate::Expect;
+    use crate::{Expect, Step, StepError};
 
     fn put(key: &str, value: &'static str) -> Vec<Put> {
         vec![Put { key: key.into(), value: Some(Bytes::from_static(value.as_bytes())) }]
@@ -190,6 +191,33 @@ mod tests {
                 assert!(test.commit(vec![], put("b", "5")).await.is_ok());
                 let keys = test.scan("", Some("a"), 10).await.unwrap();
                 assert_eq!(keys.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), ["b"]);
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn steps_wait_for_each_other_and_a_crash_leaves_the_first_ones() {
+        let world = Simulation::new(1, Timestamp::from_unix_seconds(1));
+        let store = Arc::new(SimStore::new(world.host(), Duration::from_millis(5)));
+        let steps = |keys: [&str; 2]| -> Vec<Step> {
+            let absent = |key: &str| Guard { key: key.into(), expect: Expect::Absent };
+            keys.iter().map(|key| Step { guards: vec![absent(key)], puts: put(key, "1") }).collect()
+        };
+        let (test, env) = (Arc::clone(&store), world.host());
+        world
+            .run(async move {
+                test.commit_steps(steps(["a", "b"])).await.unwrap();
+                let refused = test.commit_steps(steps(["c", "b"])).await.unwrap_err();
+                assert!(
+                    matches!(refused, StepError { done: 1, error: CommitError::Conflict { key, .. } } if key == "b")
+                );
+                let cut = async {
+                    env.sleep(Duration::from_millis(7)).await;
+                    test.crash();
+                };
+                let (lost, ()) = futures_util::future::join(test.commit_steps(steps(["d", "e"])), cut).await;
+                assert_eq!(lost, Err(StepError { done: 1, error: CommitError::Stopped }));
+                assert!(test.get("d").await.unwrap().is_some() && test.get("e").await.unwrap().is_none());
             })
             .unwrap();
     }

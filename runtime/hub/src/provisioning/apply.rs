@@ -3,7 +3,8 @@
 //!
 //! 1. The device in the assigned hub is created or brought up to date. Until step 2 the registration on record still points
 //!    to the old hub, so a repetition finds the twin where it was.
-//! 2. The registration becomes the new one; it names what is to be removed, and a marker says so.
+//! 2. The registration becomes the new one; it names what is to be removed, and a marker says so. For a new device, a store
+//!    that can makes both steps durable together (`Store::commit_steps`).
 //! 3. The device is removed from the hub that it left ([`migrate`](super::migrate)), then registration and marker are
 //!    cleared.
 
@@ -14,11 +15,12 @@ use nave_engine::provisioning::{Assignment, DeviceData};
 use nave_model::{
     CopiedTwin, DeviceId, DeviceRecord, DeviceStatus, EnrollmentKind, Identity, RegistrationId, RegistrationRecord,
 };
-use nave_store::{CommitError, Expect, Guard, Put, Revision};
+use nave_store::{CommitError, Expect, Guard, Put, Revision, Step};
 
 use super::Provisioning;
 use super::attest::DeviceCredentials;
 use super::migrate::{copied, keep_growing, take_twin};
+use crate::aggregate::Next;
 use crate::edge::{ScopeInput, first_scopes, next_scopes};
 use crate::error::{ErrorCode, HubError};
 use crate::hub::{Hub, MAX_COMMIT_ATTEMPTS, put};
@@ -28,35 +30,41 @@ use crate::session::CloseReason;
 const RECOVERY_PAGE: usize = 500;
 
 impl Provisioning {
-    /// Step 1. Returns what was copied from the hub that the device leaves, if anything was.
+    /// The twin that moves with the device, if one does, and what the hub that it leaves had when it was copied.
+    pub(crate) async fn copy_of_source(
+        &self,
+        assignment: &Assignment,
+    ) -> Result<(Option<DeviceRecord>, Option<CopiedTwin>), HubError> {
+        let DeviceData::Migrate(migration) = &assignment.data else { return Ok((None, None)) };
+        let source = self.source_twin(migration).await?;
+        let copied = source.as_ref().map(|source| copied(source, migration.initial_twin_wins));
+        Ok((source, copied))
+    }
+
+    /// Step 1. For a new device also step 2, which is `registration`: its outcome is returned then. Otherwise step 2 is still
+    /// to be taken.
     pub(crate) async fn place_device(
         &self,
         assignment: &Assignment,
         credentials: &DeviceCredentials,
-    ) -> Result<Option<CopiedTwin>, HubError> {
+        source: Option<&DeviceRecord>,
+        registration: &Step,
+    ) -> Result<Option<Next>, HubError> {
         let hub = self.linked(&assignment.device.hub)?;
         let device = DeviceId::parse(&assignment.device.device_id)
             .map(Identity::device)
             .map_err(|error| HubError::new(ErrorCode::ArgumentInvalid, error.to_string()))?;
         let initial = assignment.initial_twin_json.as_deref();
-        let source = match &assignment.data {
-            DeviceData::Migrate(migration) => self.source_twin(migration).await?,
-            _ => None,
-        };
-        let copied = match (&source, &assignment.data) {
-            (Some(source), DeviceData::Migrate(migration)) => Some(copied(source, migration.initial_twin_wins)),
-            _ => None,
-        };
         for _ in 0..MAX_COMMIT_ATTEMPTS {
             let Some((current, _)) = hub.load(&device).await? else {
                 let mut record = hub.new_record(&device, credentials.authentication.clone(), initial)?;
-                if let (Some(source), DeviceData::Migrate(migration)) = (&source, &assignment.data) {
+                if let (Some(source), DeviceData::Migrate(migration)) = (source, &assignment.data) {
                     take_twin(&mut record, source, migration);
                 }
                 record.iot_edge = assignment.iot_edge;
                 first_scopes(&mut record, &ScopeInput::default())?;
-                match hub.create_device(record).await {
-                    Ok(_) => return Ok(copied),
+                match hub.add_device(record, Some(registration.clone())).await {
+                    Ok((_, next)) => return Ok(Some(next)),
                     Err(error) if error.code == ErrorCode::DeviceAlreadyExists => continue,
                     Err(error) => return Err(error),
                 }
@@ -68,11 +76,11 @@ impl Provisioning {
                 }
             };
             if fresh.is_none() && current.authentication == credentials.authentication {
-                return Ok(copied);
+                return Ok(None);
             }
-            match self.update_device(hub, &device, assignment, credentials, fresh, source.as_ref()).await {
+            match self.update_device(hub, &device, assignment, credentials, fresh, source).await {
                 Err(error) if error.code == ErrorCode::DeviceNotFound => {}
-                updated => return updated.map(|()| copied),
+                updated => return updated.map(|()| None),
             }
         }
         Err(HubError::internal(format_args!("device {device} is created and deleted over and over")))
@@ -132,11 +140,11 @@ impl Provisioning {
     }
 
     /// Step 2: `record` becomes the registration on record, unless another host was faster.
-    pub(crate) async fn record_registration(
+    pub(crate) fn registration_step(
         &self,
         record: &RegistrationRecord,
         before: Option<&(RegistrationRecord, Revision)>,
-    ) -> Result<(), HubError> {
+    ) -> Result<Step, HubError> {
         let id = record.registration_id.as_str();
         let key = self.keys.registration(id);
         let expect = before.map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
@@ -152,14 +160,12 @@ impl Provisioning {
         if record.removal.is_some() {
             puts.push(Put { key: self.keys.outbox(id), value: Some(Bytes::from_static(b"{\"v\":1}")) });
         }
-        match self.store.commit(vec![Guard { key, expect }], puts).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Conflict { .. }) => Err(HubError::new(
-                ErrorCode::RegistrationStatusConflict,
-                "Precondition failed: the device registers twice at the same time.",
-            )),
-            Err(error) => Err(error.into()),
-        }
+        Ok(Step { guards: vec![Guard { key, expect }], puts })
+    }
+
+    /// Takes a step that [`registration_step`](Self::registration_step) made.
+    pub(crate) async fn record_registration(&self, step: Step) -> Result<(), HubError> {
+        recorded(self.store.commit(step.guards, step.puts).await.map(drop))
     }
 
     /// Step 3. To be called within the registration's lane.
@@ -209,4 +215,15 @@ impl Provisioning {
     pub(crate) fn linked(&self, name: &str) -> Result<&Arc<Hub>, HubError> {
         self.hub(name).ok_or_else(|| HubError::internal(format_args!("the assigned hub `{name}` is not linked")))
     }
+}
+
+/// What the device is told about step 2.
+pub(crate) fn recorded(outcome: Next) -> Result<(), HubError> {
+    outcome.map_err(|error| match error {
+        CommitError::Conflict { .. } => HubError::new(
+            ErrorCode::RegistrationStatusConflict,
+            "Precondition failed: the device registers twice at the same time.",
+        ),
+        error => error.into(),
+    })
 }

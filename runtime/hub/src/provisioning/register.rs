@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use nave_auth::{CLOCK_SKEW, SasToken};
 use nave_engine::provisioning::{
     AttestationKind, Decision, DeviceAddress as WitAddress, DeviceData, Enrollment, EnrollmentKind as WitKind,
     Evidence, Registration, ReprovisionPolicy, Request, Step, Substatus as WitSubstatus, Verdict,
@@ -19,6 +20,7 @@ use nave_model::{
 use nave_store::Revision;
 use serde_json::Value;
 
+use super::apply::recorded;
 use super::attest::{Attested, DeviceCredentials, Proof};
 use super::enrollment::registration_not_found;
 use super::postponed::Retries;
@@ -155,6 +157,32 @@ impl Provisioning {
         credentials: &Credentials,
     ) -> Result<Operation, HubError> {
         let state = self.own_registration(written_id, credentials).await?;
+        self.progress(state, operation_id).await
+    }
+
+    /// The same for a connection that has been told of this operation: whoever registers has proved who they are with the
+    /// credentials of their connection, and a poll does not look for the enrollment again. A token counts until its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`operation`](Self::operation).
+    pub async fn operation_of_connection(
+        &self,
+        written_id: &str,
+        operation_id: &str,
+        credentials: &Credentials,
+    ) -> Result<Operation, HubError> {
+        let id = registration_id(written_id)?;
+        if let Some(token) = &credentials.token {
+            let token = SasToken::parse(token).map_err(|error| unauthorized().with_detail(error))?;
+            let is_good = token.check_expiry(self.env.now(), CLOCK_SKEW);
+            is_good.map_err(|error| unauthorized().with_detail(error))?;
+        }
+        let (state, _) = self.load_registration(&id).await?.ok_or_else(|| registration_not_found(&id))?;
+        self.progress(state, operation_id).await
+    }
+
+    async fn progress(&self, state: RegistrationRecord, operation_id: &str) -> Result<Operation, HubError> {
         self.throttle.pass_device(&self.env, Limited::DevicePolls, &state.registration_id, 1).await?;
         if state.operation_id != operation_id {
             return Err(HubError::new(
@@ -224,19 +252,23 @@ impl Provisioning {
             }
             Decision::Assigned(assignment) => {
                 let credentials = attested.verdict.as_ref().map_err(|reason| unauthorized().with_detail(reason))?;
-                let copied = self.place_device(&assignment, credentials).await?;
+                let (source, copied) = self.copy_of_source(&assignment).await?;
                 let mut record = self.record(&context, RegistrationStatus::Assigned)?;
                 record.substatus = Some(substatus(assignment.substatus));
                 record.certificate.clone_from(&credentials.certificate);
-                record.hub = Some(assignment.device.hub);
-                record.device_id = Some(assignment.device.device_id);
-                record.payload = assignment.payload_json.map(crate::twin::json).transpose()?;
-                let remove = assignment.remove.filter(|_| !matches!(assignment.data, DeviceData::Keep));
+                record.hub = Some(assignment.device.hub.clone());
+                record.device_id = Some(assignment.device.device_id.clone());
+                record.payload = assignment.payload_json.clone().map(crate::twin::json).transpose()?;
+                let remove = assignment.remove.as_ref().filter(|_| !matches!(assignment.data, DeviceData::Keep));
                 record.removal = remove.map(|address| Removal {
-                    address: DeviceAddress { hub: address.hub, device_id: address.device_id },
+                    address: DeviceAddress { hub: address.hub.clone(), device_id: address.device_id.clone() },
                     copied,
                 });
-                self.commit_registration(&context, &record).await?;
+                let step = self.registration_step(&record, context.current)?;
+                match self.place_device(&assignment, credentials, source.as_ref(), &step).await? {
+                    Some(outcome) => recorded(outcome)?,
+                    None => self.record_registration(step).await?,
+                }
                 if record.removal.is_some() {
                     self.finish_removal(id).await?;
                 }
@@ -313,7 +345,7 @@ impl Provisioning {
     }
 
     async fn commit_registration(&self, context: &Context<'_>, record: &RegistrationRecord) -> Result<(), HubError> {
-        self.record_registration(record, context.current).await
+        self.record_registration(self.registration_step(record, context.current)?).await
     }
 
     /// A registration's next state. A device that was assigned stays where it is until a decision says otherwise.

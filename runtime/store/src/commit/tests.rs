@@ -175,6 +175,46 @@ fn commits_that_arrive_during_a_sync_share_the_next_one_and_see_each_other() {
 }
 
 #[test]
+fn steps_share_a_sync_and_end_at_the_first_that_is_refused() {
+    let (committer, record, _, _) = start(false, false);
+    let step = |guards, put| Step { guards, puts: vec![put] };
+    let both = vec![step(vec![absent("a")], put("a", "1")), step(vec![absent("b")], put("b", "1"))];
+    let revision = block_on(committer.commit_steps(both.clone())).unwrap();
+    assert_eq!(record.lock().events.len(), 2, "one write and one sync");
+    let entry = committer.view().unwrap().get("b").unwrap().unwrap();
+    assert_eq!((entry.revision, entry.value), (revision, Bytes::from("1")));
+
+    let refused = |done| matches!(done, Err(StepError { done: 0, error: CommitError::Conflict { .. } }));
+    assert!(refused(block_on(committer.commit_steps(both))));
+    let half = vec![
+        step(vec![absent("c")], put("c", "1")),
+        step(vec![absent("a")], put("a", "2")),
+        step(vec![absent("d")], put("d", "1")),
+    ];
+    let Err(StepError { done: 1, error: CommitError::Conflict { key, current } }) =
+        block_on(committer.commit_steps(half))
+    else {
+        panic!("the second step was not refused")
+    };
+    assert_eq!((key.as_str(), current.unwrap().value), ("a", Bytes::from("1")));
+    assert_eq!(read(&committer, "c").unwrap(), "1", "what was applied before stays");
+    assert_eq!(read(&committer, "d"), None);
+}
+
+#[test]
+fn a_disk_that_fails_takes_all_steps_with_it() {
+    let (committer, record, _, _) = start(false, false);
+    block_on(committer.commit(vec![], vec![put("a", "1")])).unwrap();
+    record.lock().space = false;
+    let steps = vec![
+        Step { guards: vec![], puts: vec![put("b", "1")] },
+        Step { guards: vec![absent("a")], puts: vec![put("c", "1")] },
+    ];
+    assert_eq!(block_on(committer.commit_steps(steps)), Err(StepError { done: 0, error: CommitError::Full }));
+    assert_eq!(read(&committer, "b"), None);
+}
+
+#[test]
 fn a_fold_of_conflicts_needs_no_sync() {
     let (committer, record, _, _) = start(false, false);
     block_on(committer.commit(vec![], vec![put("a", "1")])).unwrap();
