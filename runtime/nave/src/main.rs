@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// A hub allocates for every message and every connection, on threads that never share what they allocate for long.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     nave::run()
 }

@@ -17,7 +17,7 @@ use crate::worker::Shared;
 
 /// A connection whose handshake succeeded.
 pub(crate) struct Opened {
-    pub(crate) channel: Channel,
+    pub(crate) channel: Box<Channel>,
     /// What the peer sent together with the end of its handshake, decrypted.
     pub(crate) early: Vec<u8>,
 }
@@ -33,7 +33,7 @@ pub(crate) async fn handshake(
     let stream =
         TcpStream::from_std(stream).inspect_err(|error| tracing::warn!(%error, "cannot watch a connection")).ok()?;
     let session = Session::new(tls).inspect_err(|error| tracing::error!(%error, "cannot begin a TLS session")).ok()?;
-    let (mut channel, mut early) = (Channel::new(stream, session), Vec::new());
+    let (mut channel, mut early) = (Box::new(Channel::new(stream, session)), Vec::new());
     let until = Instant::now() + shared.limits.handshake;
     let shaking = poll_fn(|cx| shake(&mut channel, cx, &shared.limits, &mut early));
     let outcome = tokio::select! {

@@ -25,6 +25,7 @@ mod scratch;
 mod server;
 mod signals;
 pub mod tls;
+mod wakeups;
 mod websocket;
 mod worker;
 

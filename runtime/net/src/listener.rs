@@ -29,7 +29,9 @@ fn open_socket(address: SocketAddr) -> io::Result<TcpListener> {
     // A restarted server must not wait for the old connections to time out.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    // Accepted sockets inherit the probes.
+    // Accepted sockets inherit what follows. Without TCP_NODELAY an answer waits for the acknowledgement of the one before,
+    // some 40 ms.
+    socket.set_tcp_nodelay(true)?;
     let probes =
         TcpKeepalive::new().with_time(TCP_PROBE_AFTER).with_interval(TCP_PROBE_INTERVAL).with_retries(TCP_PROBES);
     socket.set_tcp_keepalive(&probes)?;
@@ -100,11 +102,6 @@ fn admit(
         }
         return;
     };
-    // Without TCP_NODELAY an answer waits for the acknowledgement of the one before, some 40 ms.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, %address, "connection lost while it was accepted");
-        return;
-    }
     shared.accepted.fetch_add(1, Ordering::Relaxed);
     serve(worker, Accepted { stream, address, place, unproved: Unproved::take(shared) });
 }
@@ -140,6 +137,15 @@ mod tests {
         // TEST-NET-1, RFC 5737: no machine has it.
         let address = "192.0.2.1:0".parse().expect("an address");
         assert!(matches!(open(address), Err(ListenError::AddressNotAvailable { .. })));
+    }
+
+    #[test]
+    fn accepted_connections_answer_at_once() {
+        let (listener, address) = open("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        listener.set_nonblocking(false).expect("it can wait");
+        let _client = TcpStream::connect(address).expect("it listens");
+        let (accepted, _) = listener.accept().expect("a connection");
+        assert!(accepted.nodelay().expect("an option"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::error::StartError;
 use crate::limits::Limits;
 use crate::log_gate::LogGate;
+use crate::wakeups::Wakeups;
 
 /// What all connections of a server share: bounds, counters and the end.
 pub(crate) struct Shared {
@@ -169,7 +170,10 @@ impl Workers {
             let runtime = Builder::new_current_thread().enable_io().enable_time().max_blocking_threads(1).build()?;
             workers.push(Worker { handle: runtime.handle().clone(), load: Arc::default() });
             let (sender, receiver) = oneshot::channel();
+            let wakeups = Arc::new(Wakeups::default());
+            runtime.spawn(Arc::clone(&wakeups).serve());
             let thread = std::thread::Builder::new().name(format!("nave-io-{index}")).spawn(move || {
+                wakeups.settle();
                 // Both mean the end: a word and a lost sender.
                 let _: Result<(), _> = runtime.block_on(receiver);
             })?;

@@ -138,7 +138,7 @@ impl DpsSide {
     ) -> Option<CloseReason> {
         while let Poll::Ready(Some(answer)) = self.requests.poll_next_unpin(context) {
             self.authenticated |= answer.result.is_ok();
-            if let (true, Ok(operation)) = (answer.accepted_only, &answer.result) {
+            if let Ok(operation) = &answer.result {
                 self.operation = Some(operation.id.clone());
             }
             if mqtt.is_open() {

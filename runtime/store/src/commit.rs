@@ -151,9 +151,7 @@ impl Committer {
     pub(crate) fn commit_steps(&self, steps: Vec<Step>) -> BoxFuture<'static, Result<Revision, StepError>> {
         let span = nave_trace::commit(steps.iter().map(|step| step.puts.len()).sum());
         match self.enqueue(steps) {
-            Ok(answer) => {
-                nave_trace::within(span, Box::pin(async move { answer.await.unwrap_or_else(stopped) }))
-            }
+            Ok(answer) => nave_trace::within(span, Box::pin(async move { answer.await.unwrap_or_else(stopped) })),
             Err(error) => Box::pin(std::future::ready(Err(StepError { done: 0, error }))),
         }
     }

@@ -13,7 +13,7 @@ use crate::tls::Step;
 
 /// A [`Channel`] as a stream. It holds what was decrypted and not yet read: at most what one read brings.
 pub(super) struct SecureStream {
-    channel: Channel,
+    channel: Box<Channel>,
     limits: Limits,
     /// Decrypted; read up to `taken`.
     surplus: Vec<u8>,
@@ -23,12 +23,12 @@ pub(super) struct SecureStream {
 
 impl SecureStream {
     /// A stream that begins with `early`.
-    pub(super) const fn new(channel: Channel, early: Vec<u8>, limits: Limits) -> Self {
+    pub(super) const fn new(channel: Box<Channel>, early: Vec<u8>, limits: Limits) -> Self {
         Self { channel, limits, surplus: early, taken: 0, ended: false }
     }
 
     /// The channel, and what was decrypted but not read.
-    pub(super) fn into_parts(self) -> (Channel, Vec<u8>) {
+    pub(super) fn into_parts(self) -> (Box<Channel>, Vec<u8>) {
         let mut surplus = self.surplus;
         surplus.drain(..self.taken.min(surplus.len()));
         (self.channel, surplus)

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use nave_session::protocol::{CloseReason, Disconnect, Protocol};
@@ -14,6 +14,7 @@ use crate::channel::{Channel, ReadEnd, Written};
 use crate::env::RealEnv;
 use crate::limits::{CLOSE_FLUSH, DRAIN, LINGER, LINGER_BYTES, READS_PER_TURN};
 use crate::tls::Step;
+use crate::wakeups;
 use crate::worker::{Shared, Unproved};
 
 /// A timer that is due is not set to a time before this much later, so that a deadline in the past cannot spin.
@@ -24,7 +25,7 @@ const TIMER_STEP: Duration = Duration::from_millis(5);
 /// Memory while idle: this struct, the TLS session and the protocol; the vectors of the channel are empty then.
 pub(super) struct Connection {
     /// `None` once the transport is gone and only the protocol still has work in flight.
-    channel: Option<Channel>,
+    channel: Option<Box<Channel>>,
     address: SocketAddr,
     env: Arc<RealEnv>,
     shared: Arc<Shared>,
@@ -36,8 +37,8 @@ pub(super) struct Connection {
     /// What the timer is set to. It is never moved to a later time, only set again when it fires: telemetry moves the
     /// keep-alive deadline all the time.
     armed: Instant,
-    /// The timer and the notice of the end know our waker.
-    registered: bool,
+    /// What the protocol is woken by, once the timer and the notice of the end know the task's own waker.
+    waker: Option<Waker>,
     stopping: bool,
 }
 
@@ -64,7 +65,7 @@ enum Flow {
 impl Connection {
     /// A connection whose handshake is over. The timer is set to `armed`.
     pub(super) fn new(
-        channel: Channel,
+        channel: Box<Channel>,
         address: SocketAddr,
         protocol: Box<dyn Protocol>,
         unproved: Unproved,
@@ -80,7 +81,7 @@ impl Connection {
             phase: Phase::Open(protocol),
             until: None,
             armed,
-            registered: false,
+            waker: None,
             stopping: false,
         }
     }
@@ -93,9 +94,24 @@ impl Connection {
         stop: Pin<&mut Notified<'_>>,
     ) -> Poll<()> {
         // Registered once; a task's waker stays the same.
-        let rung = if self.registered { timer.is_elapsed() } else { timer.as_mut().poll(cx).is_ready() };
-        let stop = !self.registered && stop.poll(cx).is_ready();
-        self.registered = true;
+        let registered = self.waker.is_some();
+        let rung = if registered { timer.is_elapsed() } else { timer.as_mut().poll(cx).is_ready() };
+        let stop = !registered && stop.poll(cx).is_ready();
+        let waker = self.waker.take().unwrap_or_else(|| wakeups::waker(cx.waker()));
+        let polled = self.advance(cx, &mut TaskContext::from_waker(&waker), rung, stop, timer);
+        self.waker = Some(waker);
+        polled
+    }
+
+    /// `work` wakes for what the protocol has under way, `cx` for the transport and the timer.
+    fn advance(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        work: &mut TaskContext<'_>,
+        rung: bool,
+        stop: bool,
+        timer: Pin<&mut Sleep>,
+    ) -> Poll<()> {
         if !self.stopping && (stop || self.shared.stopping()) {
             self.begin_stop();
         }
@@ -104,9 +120,9 @@ impl Connection {
         }
         for _ in 0..READS_PER_TURN {
             let flow = match self.phase {
-                Phase::Open(_) => self.exchange(cx),
-                Phase::Linger { .. } => self.linger(cx),
-                Phase::Drain(_) => self.drain(cx),
+                Phase::Open(_) => self.exchange(cx, work),
+                Phase::Linger { .. } => self.linger(cx, work),
+                Phase::Drain(_) => self.drain(work),
                 Phase::Done => return Poll::Ready(()),
             };
             match flow {
@@ -122,12 +138,12 @@ impl Connection {
         Poll::Pending
     }
 
-    fn exchange(&mut self, cx: &mut TaskContext<'_>) -> Flow {
+    fn exchange(&mut self, cx: &mut TaskContext<'_>, work: &mut TaskContext<'_>) -> Flow {
         let Self { phase: Phase::Open(protocol), channel: Some(channel), shared, .. } = self else {
             return self.fail(Disconnect::PeerClosed);
         };
         let limits = &shared.limits;
-        protocol.poll(cx);
+        protocol.poll(work);
         if self.unproved.is_some() && protocol.authenticated() {
             self.unproved = None;
         }
@@ -155,7 +171,7 @@ impl Connection {
         match channel.read(cx, limits, |bytes| protocol.receive(bytes)) {
             Ok(Step::PeerClosed) => {
                 // What came before the end still counts.
-                protocol.poll(cx);
+                protocol.poll(work);
                 match channel.write(cx, limits, &mut **protocol) {
                     Ok(_) => self.close(cx, Disconnect::PeerClosed, 0),
                     Err(disconnect) => self.fail(disconnect),
@@ -170,12 +186,12 @@ impl Connection {
         }
     }
 
-    fn linger(&mut self, cx: &mut TaskContext<'_>) -> Flow {
+    fn linger(&mut self, cx: &mut TaskContext<'_>, work: &mut TaskContext<'_>) -> Flow {
         let Phase::Linger { protocol, budget } = &mut self.phase else { return Flow::Again };
         let over = self.channel.as_mut().is_none_or(|channel| channel.throw_away(cx, budget).is_ready());
         if !over {
             if let Some(waiting) = protocol {
-                waiting.poll(cx);
+                waiting.poll(work);
             }
             return Flow::Wait;
         }
@@ -186,9 +202,9 @@ impl Connection {
         Flow::Again
     }
 
-    fn drain(&mut self, cx: &mut TaskContext<'_>) -> Flow {
+    fn drain(&mut self, work: &mut TaskContext<'_>) -> Flow {
         let Phase::Drain(protocol) = &mut self.phase else { return Flow::Again };
-        protocol.poll(cx);
+        protocol.poll(work);
         if !protocol.drained() {
             return Flow::Wait;
         }
@@ -289,7 +305,7 @@ impl Connection {
     }
 
     fn stalled_at(&self) -> Option<Instant> {
-        self.channel.as_ref().and_then(Channel::stalled_at)
+        self.channel.as_deref().and_then(Channel::stalled_at)
     }
 
     fn no_later_than_stop(&self, delay: Duration) -> Instant {
