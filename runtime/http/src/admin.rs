@@ -44,6 +44,7 @@ use crate::reply::{self, Reply, Style};
 use crate::route::{self, Target, not_allowed};
 use crate::service::{Body, HttpService, Peer, ResponseBody};
 use crate::table::{Access, Answer, Content, EMPTY, Found, Route, Verb, find, json, ok, route};
+use crate::work::perhaps_to_its_end;
 
 /// Longest body of a request, in bytes; a longer one is refused unread. A certificate has at most 64 KB of text.
 const MAX_ADMIN_BODY_BYTES: usize = 128 << 10;
@@ -120,9 +121,10 @@ impl HttpService for Admin {
                     let platform = Arc::clone(&admin.platform);
                     let (method, headers) = (parts.method, parts.headers);
                     let call = Call { platform, method, target, headers, peer, changes_as: OnceLock::new() };
-                    let result = answer(&admin, &call, body).await;
-                    call.record("", &result);
-                    result
+                    let (changes, asked) = (call.method != Method::GET, admin.clone());
+                    let work =
+                        async move { call.recorded("", Box::pin(answer(&asked, &call, body))).await };
+                    perhaps_to_its_end(&**admin.platform.env(), changes, work).await
                 }
                 Err(error) => Err(error),
             };

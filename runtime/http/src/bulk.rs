@@ -1,7 +1,5 @@
 //! `POST /devices`: many changes of the registry at once (protocol notes: REST §2.5).
 
-use std::sync::Arc;
-
 use http::{HeaderName, StatusCode};
 use nave_hub::audit::Outcome;
 use nave_hub::{BulkChange, ErrorCode, Hub, HubError, check_bulk};
@@ -13,7 +11,6 @@ use crate::call::{Call, parse_json, parse_object, read_text};
 use crate::identity_document::Item;
 use crate::reply::{self, HUB_ERROR_CODE, Reply};
 use crate::service::Body;
-use crate::work::to_its_end;
 
 /// Longest body, in bytes; a longer one is refused unread: a hundred identities with all members and twins of middle size.
 pub const MAX_REGISTRY_BODY_BYTES: usize = 4 << 20;
@@ -22,7 +19,7 @@ pub const MAX_REGISTRY_BODY_BYTES: usize = 4 << 20;
 const DOTNET_ERROR_CODE: HeaderName = HeaderName::from_static("iothuberrorcode");
 
 /// Carries out what can be carried out, and says what could not: 200 if that is nothing, else 400.
-pub(crate) async fn change(hub: &Arc<Hub>, call: &Call, body: Body) -> Result<Reply, HubError> {
+pub(crate) async fn change(hub: &Hub, call: &Call, body: Body) -> Result<Reply, HubError> {
     let text = read_text(body, MAX_REGISTRY_BODY_BYTES).await?;
     let elements: Vec<&RawValue> = if text.trim_start().starts_with('[') {
         parse_json(&text)?
@@ -42,8 +39,7 @@ pub(crate) async fn change(hub: &Arc<Hub>, call: &Call, body: Body) -> Result<Re
             Err(error) => report.add(&name, &error),
         }
     }
-    let working = Arc::clone(hub);
-    let outcomes = to_its_end(&**call.platform.env(), async move { working.bulk(&changes).await }).await?;
+    let outcomes = hub.bulk(&changes).await?;
     for ((name, path), outcome) in named.iter().zip(outcomes) {
         let ended = outcome.as_ref().map_or_else(Outcome::from, |()| Outcome::Done(StatusCode::OK.as_u16()));
         call.record_part(hub.id().as_str(), &name.operation, path, ended);

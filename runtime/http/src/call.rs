@@ -3,6 +3,7 @@
 //! The body travels beside the head and is given away to be read: so it is read once, and whoever does not get it cannot
 //! read it before the caller is known.
 
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -36,14 +37,31 @@ impl Call {
         let _ = self.changes_as.set(actor);
     }
 
-    /// Records how the change ended that the request asked for, if it asked for any.
-    pub(crate) fn record(&self, owner: &str, result: &Result<Reply, HubError>) {
+    /// Carries out the request, and records how the change ended that it asked for, if it asked for any. So does a request
+    /// that is broken off, whose outcome nobody knows.
+    pub(crate) async fn recorded(
+        &self,
+        owner: &str,
+        answer: impl Future<Output = Result<Reply, HubError>>,
+    ) -> Result<Reply, HubError> {
+        let mut guard = Unrecorded { call: self, owner, ended: false };
+        let result = answer.await;
+        guard.ended = true;
+        self.record(owner, &result);
+        result
+    }
+
+    fn record(&self, owner: &str, result: &Result<Reply, HubError>) {
         let outcome = match result {
             Ok(reply) if reply.status().is_success() => Outcome::Done(reply.status().as_u16()),
             // Only a request for several changes ends like that.
             Ok(_) => Outcome::Unsuccessful("in part"),
             Err(error) => error.into(),
         };
+        self.record_whole(owner, outcome);
+    }
+
+    fn record_whole(&self, owner: &str, outcome: Outcome) {
         let object = self.target.segments().iter().fold(String::new(), |path, segment| path + "/" + segment);
         self.record_part(owner, self.method.as_str(), &object, outcome);
     }
@@ -69,6 +87,21 @@ impl Call {
     pub(crate) fn if_match(&self) -> IfMatch {
         let text = self.headers.get(IF_MATCH).map(|value| String::from_utf8_lossy(value.as_bytes()));
         IfMatch::parse(text.as_deref())
+    }
+}
+
+/// A request that is being carried out. Dropped, it was broken off: the client of a method call went away, or the hub stops.
+struct Unrecorded<'a> {
+    call: &'a Call,
+    owner: &'a str,
+    ended: bool,
+}
+
+impl Drop for Unrecorded<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.call.record_whole(self.owner, Outcome::Unsuccessful("broken off"));
+        }
     }
 }
 

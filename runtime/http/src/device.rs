@@ -3,8 +3,6 @@
 //!
 //! Each request proves by itself who sends it: by a token, or by the client certificate of the connection.
 
-use std::sync::Arc;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -22,7 +20,6 @@ use crate::call::{Call, argument, device_id, parse_json, read_bytes, read_text};
 use crate::message_headers::{self, Property};
 use crate::reply::{self, Reply};
 use crate::service::{Body, ResponseBody};
-use crate::work::to_its_end;
 
 /// Longest body of a batch, in bytes; a longer one is refused unread: 256 KB of messages in base64, and room for the names
 /// around them. How large the messages are is measured when they are decoded.
@@ -44,16 +41,13 @@ pub(crate) async fn send(hub: &Hub, call: &Call, body: Body) -> Result<Reply, Hu
 }
 
 /// `GET /devices/{id}/messages/devicebound`.
-pub(crate) async fn receive(hub: &Arc<Hub>, call: &Call) -> Result<Reply, HubError> {
+pub(crate) async fn receive(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
     let who = queue_owner(hub, call).await?;
-    let hub = Arc::clone(hub);
-    let work = async move { hub.receive_message(&who).await };
-    let received = to_its_end(&**call.platform.env(), work).await?;
-    Ok(received.map_or_else(reply::no_content, message))
+    Ok(hub.receive_message(&who).await?.map_or_else(reply::no_content, message))
 }
 
 /// `DELETE /devices/{id}/messages/devicebound/{lockToken}`, and with `reject` in the query.
-pub(crate) async fn complete(hub: &Arc<Hub>, call: &Call) -> Result<Reply, HubError> {
+pub(crate) async fn complete(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
     // The Java SDK puts a second question mark before the word (protocol notes: device HTTPS §3.2).
     let reject = ["reject", "?reject"].into_iter().find_map(|name| call.target.parameter(name));
     let reject = reject.is_some_and(|value| !value.eq_ignore_ascii_case("false"));
@@ -61,16 +55,14 @@ pub(crate) async fn complete(hub: &Arc<Hub>, call: &Call) -> Result<Reply, HubEr
 }
 
 /// `POST /devices/{id}/messages/devicebound/{lockToken}/abandon`. A body is not read: Java sends one byte.
-pub(crate) async fn abandon(hub: &Arc<Hub>, call: &Call) -> Result<Reply, HubError> {
+pub(crate) async fn abandon(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
     settle(hub, call, Settlement::Abandon).await
 }
 
 /// `If-Match` repeats the token in several forms; the path says it as well, and that is what counts.
-async fn settle(hub: &Arc<Hub>, call: &Call, settlement: Settlement) -> Result<Reply, HubError> {
+async fn settle(hub: &Hub, call: &Call, settlement: Settlement) -> Result<Reply, HubError> {
     let who = queue_owner(hub, call).await?;
-    let (hub, token) = (Arc::clone(hub), call.target.segment(4).to_owned());
-    let work = async move { hub.settle_message(&who, &token, settlement).await };
-    to_its_end(&**call.platform.env(), work).await?;
+    hub.settle_message(&who, call.target.segment(4), settlement).await?;
     Ok(reply::no_content())
 }
 

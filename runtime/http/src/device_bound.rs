@@ -3,8 +3,6 @@
 //! The cloud service takes messages over AMQP only; it once had this request, and nothing public says what it looked like. Here
 //! it mirrors what a device receives over HTTPS: the body is the message's, properties are headers.
 
-use std::sync::Arc;
-
 use http::header::{CONTENT_TYPE, ETAG};
 use http::{HeaderValue, StatusCode};
 use nave_hub::{CloudToDevice, Hub, HubError, MAX_DEVICE_BOUND_BYTES, system};
@@ -15,13 +13,12 @@ use crate::call::{Call, argument, device_id, read_bytes};
 use crate::message_headers::{self, Property};
 use crate::reply::{self, Reply};
 use crate::service::Body;
-use crate::work::to_its_end;
 
 /// Media type of feedback (protocol notes: service AMQP §4.3).
 const FEEDBACK: HeaderValue = HeaderValue::from_static("application/vnd.microsoft.iothub.feedback.json");
 
 /// `POST /devices/{id}/messages/deviceBound`: 204, with the message's id as `iothub-messageid`.
-pub(crate) async fn send(hub: &Arc<Hub>, call: &Call, body: Body) -> Result<Reply, HubError> {
+pub(crate) async fn send(hub: &Hub, call: &Call, body: Body) -> Result<Reply, HubError> {
     let device = device_id(call.target.segment(1))?;
     let mut message = CloudToDevice::default();
     for property in message_headers::properties(&call.headers)? {
@@ -48,27 +45,22 @@ pub(crate) async fn send(hub: &Arc<Hub>, call: &Call, body: Body) -> Result<Repl
         }
     }
     message.body = read_bytes(body, MAX_DEVICE_BOUND_BYTES).await?;
-    let hub = Arc::clone(hub);
-    let work = async move { hub.send_to_device(&device, message).await };
-    let id = to_its_end(&**call.platform.env(), work).await?;
+    let id = hub.send_to_device(&device, message).await?;
     let mut reply = reply::no_content();
     message_headers::add(reply.headers_mut(), "iothub-messageid", &id);
     Ok(reply)
 }
 
 /// `DELETE /devices/{id}/commands`.
-pub(crate) async fn purge(hub: &Arc<Hub>, call: &Call) -> Result<Reply, HubError> {
+pub(crate) async fn purge(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
     let device = device_id(call.target.segment(1))?;
-    let (hub, target) = (Arc::clone(hub), device.clone());
-    let purged = to_its_end(&**call.platform.env(), async move { hub.purge_queue(&target).await }).await?;
+    let purged = hub.purge_queue(&device).await?;
     Ok(reply::ok(&json!({ "totalMessagesPurged": purged, "deviceId": device.as_str(), "moduleId": null })))
 }
 
 /// `GET /messages/serviceBound/feedback`: what there is now, up to 64 records; 204 if there is nothing.
-pub(crate) async fn feedback(hub: &Arc<Hub>, call: &Call) -> Result<Reply, HubError> {
-    let reading = Arc::clone(hub);
-    let batch = to_its_end(&**call.platform.env(), async move { reading.receive_feedback().await }).await?;
-    let Some(batch) = batch else { return Ok(reply::no_content()) };
+pub(crate) async fn feedback(hub: &Hub) -> Result<Reply, HubError> {
+    let Some(batch) = hub.receive_feedback().await? else { return Ok(reply::no_content()) };
     let mut reply = reply::json(StatusCode::OK, batch.json);
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, FEEDBACK);
@@ -82,15 +74,13 @@ pub(crate) async fn feedback(hub: &Arc<Hub>, call: &Call) -> Result<Reply, HubEr
 }
 
 /// `DELETE /messages/serviceBound/feedback/{lockToken}`. Rejecting removes as well, so the query does not count.
-pub(crate) async fn complete_feedback(hub: &Arc<Hub>, call: &Call) -> Result<Reply, HubError> {
-    let (hub, token) = (Arc::clone(hub), call.target.segment(3).to_owned());
-    to_its_end(&**call.platform.env(), async move { hub.complete_feedback(&token).await }).await?;
+pub(crate) async fn complete_feedback(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
+    hub.complete_feedback(call.target.segment(3)).await?;
     Ok(reply::no_content())
 }
 
 /// `POST /messages/serviceBound/feedback/{lockToken}/abandon`.
-pub(crate) async fn abandon_feedback(hub: &Arc<Hub>, call: &Call) -> Result<Reply, HubError> {
-    let (hub, token) = (Arc::clone(hub), call.target.segment(3).to_owned());
-    to_its_end(&**call.platform.env(), async move { hub.abandon_feedback(&token).await }).await?;
+pub(crate) async fn abandon_feedback(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
+    hub.abandon_feedback(call.target.segment(3)).await?;
     Ok(reply::no_content())
 }

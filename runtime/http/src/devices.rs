@@ -1,7 +1,5 @@
 //! `/devices`: identities (protocol notes: REST §2).
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use nave_hub::{DeviceView, Hub, HubError, MAX_LISTED_DEVICES};
 use nave_model::DeviceId;
@@ -11,7 +9,6 @@ use crate::call::{Call, device_id, read_document};
 use crate::identity_document::Document;
 use crate::reply::{self, Reply};
 use crate::service::Body;
-use crate::work::to_its_end;
 
 /// Longest body of an identity, in bytes; a longer one is refused unread. An identity with all members has about 3 KB.
 pub const MAX_IDENTITY_BODY_BYTES: usize = 64 << 10;
@@ -33,20 +30,17 @@ pub(crate) async fn get(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
 }
 
 /// `PUT /devices/{id}`.
-pub(crate) async fn put(hub: &Arc<Hub>, call: &Call, body: Body) -> Result<Reply, HubError> {
+pub(crate) async fn put(hub: &Hub, call: &Call, body: Body) -> Result<Reply, HubError> {
     let device = addressed(call)?;
     let condition = call.if_match();
     let document: Document = read_document(body, MAX_IDENTITY_BODY_BYTES).await?;
     let input = document.into_device(&device)?;
-    let hub = Arc::clone(hub);
-    let work = async move { hub.put_device(&device, &input, &condition).await };
-    Ok(identity(&to_its_end(&**call.platform.env(), work).await?))
+    Ok(identity(&hub.put_device(&device, &input, &condition).await?))
 }
 
 /// `DELETE /devices/{id}`.
-pub(crate) async fn delete(hub: &Arc<Hub>, call: &Call) -> Result<Reply, HubError> {
-    let (hub, device, condition) = (Arc::clone(hub), addressed(call)?, call.if_match());
-    to_its_end(&**call.platform.env(), async move { hub.delete_device(&device, &condition).await }).await?;
+pub(crate) async fn delete(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
+    hub.delete_device(&addressed(call)?, &call.if_match()).await?;
     Ok(reply::no_content())
 }
 

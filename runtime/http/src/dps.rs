@@ -382,6 +382,16 @@ pub(crate) fn is_path(target: &Target) -> bool {
     }
 }
 
+/// Whether a request may change something, so that it is carried out to its end even if the client goes away. A device's
+/// registration sees to that itself.
+pub(crate) fn changes(call: &Call) -> bool {
+    let Found::Operation(route) = find(ROUTES, &call.target.segments(), &call.method) else { return false };
+    match route.does {
+        Do::QueryEnrollments(_) | Do::QueryRegistrations | Do::ShowAttestation(_) | Do::Device(_) => false,
+        _ => call.method != Method::GET,
+    }
+}
+
 /// Answers a request to the provisioning service.
 pub(crate) async fn answer(call: &Call, body: Body) -> Result<Reply, HubError> {
     let words = call.target.segments();

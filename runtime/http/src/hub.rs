@@ -360,6 +360,18 @@ pub(crate) fn is_path(method: &Method, target: &Target) -> bool {
     !matches!(find(ROUTES, &target.segments(), method), Found::Nothing)
 }
 
+/// Whether a request may change something, so that it is carried out to its end even if the client goes away. Receiving counts:
+/// what was locked has to be noted. A method call is broken off, because a device that hangs would else keep a place for it;
+/// telemetry is one append, which has no such end.
+pub(crate) fn changes(call: &Call) -> bool {
+    let Found::Operation(route) = find(ROUTES, &call.target.segments(), &call.method) else { return false };
+    match route.does {
+        Do::CallMethod | Do::Send | Do::Events => false,
+        Do::Receive | Do::ReceiveFeedback => true,
+        _ => call.method != Method::GET,
+    }
+}
+
 /// Answers a request to `hub`.
 pub(crate) async fn answer(hub: &Arc<Hub>, call: &Call, body: Body, streams: &Streams) -> Result<Reply, HubError> {
     let words = call.target.segments();
@@ -417,7 +429,7 @@ pub(crate) async fn answer(hub: &Arc<Hub>, call: &Call, body: Body, streams: &St
         Do::CompleteMessage => device::complete(hub, call).await,
         Do::AbandonMessage => device::abandon(hub, call).await,
         Do::PurgeQueue => device_bound::purge(hub, call).await,
-        Do::ReceiveFeedback => device_bound::feedback(hub, call).await,
+        Do::ReceiveFeedback => device_bound::feedback(hub).await,
         Do::CompleteFeedback => device_bound::complete_feedback(hub, call).await,
         Do::AbandonFeedback => device_bound::abandon_feedback(hub, call).await,
     }

@@ -1,7 +1,5 @@
 //! `/devices/{id}/modules`: identities of modules (protocol notes: REST §2).
 
-use std::sync::Arc;
-
 use nave_hub::{Hub, HubError};
 use nave_model::{DeviceId, ModuleId};
 use serde_json::Value;
@@ -11,7 +9,6 @@ use crate::devices::{MAX_IDENTITY_BODY_BYTES, identity};
 use crate::identity_document::Document;
 use crate::reply::{self, Reply};
 use crate::service::Body;
-use crate::work::to_its_end;
 
 /// `GET /devices/{id}/modules`.
 pub(crate) async fn list(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
@@ -26,20 +23,18 @@ pub(crate) async fn get(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
 }
 
 /// `PUT /devices/{id}/modules/{module}`.
-pub(crate) async fn put(hub: &Arc<Hub>, call: &Call, body: Body) -> Result<Reply, HubError> {
+pub(crate) async fn put(hub: &Hub, call: &Call, body: Body) -> Result<Reply, HubError> {
     let (device, module) = addressed(call)?;
     let condition = call.if_match();
     let document: Document = read_document(body, MAX_IDENTITY_BODY_BYTES).await?;
     let input = document.into_module(&device, &module)?;
-    let hub = Arc::clone(hub);
-    let work = async move { hub.put_module(&device, &module, &input, &condition).await };
-    Ok(identity(&to_its_end(&**call.platform.env(), work).await?))
+    Ok(identity(&hub.put_module(&device, &module, &input, &condition).await?))
 }
 
 /// `DELETE /devices/{id}/modules/{module}`.
-pub(crate) async fn delete(hub: &Arc<Hub>, call: &Call) -> Result<Reply, HubError> {
-    let (hub, (device, module), condition) = (Arc::clone(hub), addressed(call)?, call.if_match());
-    to_its_end(&**call.platform.env(), async move { hub.delete_module(&device, &module, &condition).await }).await?;
+pub(crate) async fn delete(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
+    let (device, module) = addressed(call)?;
+    hub.delete_module(&device, &module, &call.if_match()).await?;
     Ok(reply::no_content())
 }
 

@@ -41,7 +41,6 @@ use std::time::Duration;
 use crate::call::{Call, argument, read_bytes, read_document};
 use crate::reply::{self, Reply};
 use crate::service::{Body, ResponseBody};
-use crate::work::to_its_end;
 
 /// Longest body of a request other than an upload, in bytes.
 const MAX_POLICY_BODY_BYTES: usize = 16 << 10;
@@ -78,9 +77,7 @@ pub(crate) async fn configure(call: &Call, body: Body) -> Result<Reply, HubError
 
 /// `DELETE /allocationPolicies/{name}`.
 pub(crate) async fn delete(call: &Call) -> Result<Reply, HubError> {
-    let (policies, name, condition) = (Arc::clone(policies(call)?), name(call)?, call.if_match());
-    let force = force(call)?;
-    to_its_end(&**call.platform.env(), async move { policies.delete(&name, force, &condition).await }).await?;
+    policies(call)?.delete(&name(call)?, force(call)?, &call.if_match()).await?;
     Ok(reply::no_content())
 }
 
@@ -130,14 +127,11 @@ pub(crate) async fn push(call: &Call, body: Body) -> Result<Reply, HubError> {
     let digest = call.header(CONTENT_DIGEST).map(digest).transpose()?;
     let signature = call.header(SIGNATURE).map(signature).transpose()?;
     let source = call.header(SOURCE).map(str::to_owned);
-    let policies = Arc::clone(policies(call)?);
+    let policies = policies(call)?;
     let slot = policies.begin_upload()?;
     let component = read_bytes(body, MAX_COMPONENT_BYTES).await?;
     let upload = Upload { name, version, component, digest, signature, source };
-    let (pushing, condition) = (Arc::clone(&policies), call.if_match());
-    let work = async move { pushing.push(slot, upload, &condition).await };
-    let record = to_its_end(&**call.platform.env(), work).await?;
-    Ok(policy(&policies, &record))
+    Ok(policy(policies, &policies.push(slot, upload, &call.if_match()).await?))
 }
 
 /// `GET /allocationPolicies/{name}/versions/{version}`.
@@ -150,10 +144,7 @@ pub(crate) async fn component(call: &Call) -> Result<Reply, HubError> {
 
 /// `DELETE /allocationPolicies/{name}/versions/{version}`.
 pub(crate) async fn delete_version(call: &Call) -> Result<Reply, HubError> {
-    let (policies, name, version) = (Arc::clone(policies(call)?), name(call)?, version(call)?);
-    let (force, condition) = (force(call)?, call.if_match());
-    let work = async move { policies.delete_version(&name, &version, force, &condition).await };
-    to_its_end(&**call.platform.env(), work).await?;
+    policies(call)?.delete_version(&name(call)?, &version(call)?, force(call)?, &call.if_match()).await?;
     Ok(reply::no_content())
 }
 

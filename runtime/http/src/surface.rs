@@ -14,6 +14,7 @@ use crate::metrics::{RequestMetrics, Surface as Side};
 use crate::reply::{self, Reply, Style};
 use crate::route::{self, Target};
 use crate::service::{Body, HttpService, Peer, ResponseBody};
+use crate::work::perhaps_to_its_end;
 use crate::{dps, hub, openapi};
 
 /// Everything that clients reach over TLS.
@@ -80,21 +81,29 @@ async fn answer(platform: Arc<Platform>, streams: Streams, peer: Peer, request: 
         return (if matches!(owner, Owner::Hub(_)) { Side::Hub } else { Side::Provisioning }, openapi::answer());
     }
     let method = route::method(&parts);
-    let call = Call { platform, method, target, headers: parts.headers, peer, changes_as: OnceLock::new() };
+    let call = Call {
+        platform: Arc::clone(&platform),
+        method,
+        target,
+        headers: parts.headers,
+        peer,
+        changes_as: OnceLock::new(),
+    };
     let (side, style, result) = match owner {
         Owner::Hub(hub) => {
-            let style = hub::style(&call);
-            let result = Box::pin(hub::answer(&hub, &call, body, &streams)).await;
-            call.record(hub.id().as_str(), &result);
-            (Side::Hub, style, result)
+            let (style, changes) = (hub::style(&call), hub::changes(&call));
+            let work = async move {
+                call.recorded(hub.id().as_str(), Box::pin(hub::answer(&hub, &call, body, &streams))).await
+            };
+            (Side::Hub, style, perhaps_to_its_end(&**platform.env(), changes, work).await)
         }
         Owner::Provisioning => {
-            let result = Box::pin(dps::answer(&call, body)).await;
-            call.record(PROVISIONING, &result);
-            (Side::Provisioning, Style::Dps, result)
+            let changes = dps::changes(&call);
+            let work = async move { call.recorded(PROVISIONING, Box::pin(dps::answer(&call, body))).await };
+            (Side::Provisioning, Style::Dps, perhaps_to_its_end(&**platform.env(), changes, work).await)
         }
     };
-    (side, result.unwrap_or_else(|error| reply::failure(style, &error, &what, &call.platform)))
+    (side, result.unwrap_or_else(|error| reply::failure(style, &error, &what, &platform)))
 }
 
 fn owner(platform: &Platform, parts: &http::request::Parts, target: &Target) -> Result<Owner, HubError> {

@@ -1,7 +1,5 @@
 //! `/twins`: twins of devices and modules (protocol notes: REST §3).
 
-use std::sync::Arc;
-
 use http::{Method, StatusCode};
 use nave_hub::{Hub, HubError, TwinUpdate, TwinView};
 use nave_model::{Identity, ModuleId};
@@ -9,7 +7,6 @@ use nave_model::{Identity, ModuleId};
 use crate::call::{Call, argument, device_id, read_text};
 use crate::reply::{self, Reply};
 use crate::service::Body;
-use crate::work::to_its_end;
 
 /// Longest body of a change of a twin, in bytes; a longer one is refused unread. A replacement may carry the whole twin as
 /// it was read: tags and both sections with the metadata of every member.
@@ -21,14 +18,12 @@ pub(crate) async fn get(hub: &Hub, call: &Call) -> Result<Reply, HubError> {
 }
 
 /// `PATCH` and `PUT /twins/{id}`.
-pub(crate) async fn update(hub: &Arc<Hub>, call: &Call, body: Body) -> Result<Reply, HubError> {
+pub(crate) async fn update(hub: &Hub, call: &Call, body: Body) -> Result<Reply, HubError> {
     let identity = addressed(call)?;
     let kind = if call.method == Method::PUT { TwinUpdate::Replace } else { TwinUpdate::Patch };
     let condition = call.if_match();
     let body = read_text(body, MAX_TWIN_BODY_BYTES).await?;
-    let hub = Arc::clone(hub);
-    let work = async move { hub.update_twin(&identity, kind, &body, &condition).await };
-    Ok(twin(to_its_end(&**call.platform.env(), work).await?))
+    Ok(twin(hub.update_twin(&identity, kind, &body, &condition).await?))
 }
 
 /// The device or module of `/twins/{device}[/modules/{module}]…`.
