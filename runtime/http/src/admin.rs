@@ -388,6 +388,7 @@ fn status_json(platform: &Platform) -> Value {
                 "hostName": hub.host_name().as_str(),
                 "aliases": hub.aliases().iter().map(HostName::as_str).collect::<Vec<_>>(),
                 "connectedDevices": hub.connected(),
+                "damagedRecords": hub.metrics().damaged_records(),
             })
         })
         .collect();

@@ -145,6 +145,9 @@ impl Hub {
             let has_event = self.orphan_events(&record, Event::deleted(&record), &mut puts)?;
             match self.store.commit(guards, puts).await {
                 Ok(_) => {
+                    if !identity.is_module() {
+                        self.note_due(identity.device_id(), None, 0);
+                    }
                     // Once more: a session that had been committed may have come into the list since.
                     end_session();
                     self.presence.forget(identity);

@@ -65,6 +65,15 @@ pub enum HostMessage {
         /// The device.
         identity: Identity,
     },
+    /// Tell whether the device's session of this epoch may hold messages of its queue.
+    Holding {
+        /// The hub's id.
+        hub: String,
+        /// The device.
+        identity: Identity,
+        /// The session's epoch.
+        epoch: u64,
+    },
     /// Cloud-to-device messages wait: tell the device's connection if it listens.
     DeviceBound {
         /// The hub's id.
@@ -94,6 +103,8 @@ pub enum HostReply {
     Method(MethodAnswer),
     /// The device's connection.
     Connection(Connection),
+    /// Whether the session may hold messages.
+    Holding(bool),
 }
 
 /// The other host could not be reached.

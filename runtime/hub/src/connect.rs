@@ -133,7 +133,11 @@ impl Hub {
                         announced,
                         now: self.env.now(),
                     }));
-                    self.sessions.insert(&session);
+                    let displaced = self.sessions.insert(&session);
+                    // A session that announces itself has taken over the entry.
+                    if let Some(displaced) = displaced.filter(|displaced| displaced.announced && !announced) {
+                        self.announce_end(&displaced);
+                    }
                     if announced {
                         self.forward_soon(&who.identity);
                     }
@@ -222,7 +226,8 @@ impl Hub {
                     *session.record.lock() = revision;
                     return Ok(());
                 }
-                Err(CommitError::Conflict { .. }) if self.still_owns(session).await? => {}
+                // On this host, a session of an earlier device of the id was closed before that device was removed.
+                Err(CommitError::Conflict { .. }) if session.is_open() && self.still_owns(session).await? => {}
                 Err(CommitError::Conflict { .. }) => {
                     return Err(HubError::unauthorized().with_detail("the session was displaced"));
                 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 use nave_model::{DeviceRecord, FormatVersion, Identity, Json, Record, SessionRecord};
 use nave_routing::Source;
 use nave_store::{CommitError, Expect, Guard, Put};
@@ -92,18 +92,20 @@ impl Hub {
             let page = self.store.scan(&prefix, after.as_deref(), RECOVERY_PAGE).await?;
             let mut ended = Vec::with_capacity(page.len());
             for (key, entry) in &page {
-                let (announced, _) = decode::<Announced>(entry)?;
+                let Some(announced) = self.readable::<Announced>(key, entry)? else { continue };
                 let id = key.strip_prefix(&prefix).and_then(nave_model::unescape_key_part);
                 let identity = id.and_then(|id| Identity::parse(&id).ok());
                 if let Some(identity) = identity.filter(|_| announced.host == self.host.as_str()) {
                     ended.push((identity, announced.epoch));
                 }
             }
-            stream::iter(ended)
-                .map(|(identity, epoch)| async move { self.end_announced(&identity, epoch).await })
-                .buffer_unordered(RECOVERED_AT_ONCE)
-                .try_collect::<()>()
-                .await?;
+            let end = |(identity, epoch): (Identity, u64)| async move {
+                if let Err(error) = self.end_announced(&identity, epoch).await {
+                    // The entry stays, for the device's next connection or the next start.
+                    self.note_damaged(&self.keys.announced(&identity.to_string()), &error);
+                }
+            };
+            stream::iter(ended).for_each_concurrent(RECOVERED_AT_ONCE, end).await;
             match page.last() {
                 Some((key, _)) if page.len() == RECOVERY_PAGE => after = Some(key.clone()),
                 _ => return Ok(()),
@@ -111,29 +113,33 @@ impl Hub {
         }
     }
 
-    /// Commits the event that the session of that epoch is over, unless there was a newer one or the device is gone.
+    /// Commits the event that the session of that epoch is over, and removes its entry. If there was a newer session, or the
+    /// device is gone, there is only the entry to remove, unless the newer session announced itself: then it is that one's.
     async fn end_announced(&self, identity: &Identity, epoch: u64) -> Result<(), HubError> {
         let _lane = self.lanes.enter(identity).await;
         let (key, session_key) = (self.keys.identity(identity), self.keys.session(&identity.to_string()));
-        let announced = Put { key: self.keys.announced(&identity.to_string()), value: None };
+        let announced_key = self.keys.announced(&identity.to_string());
         for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let Some(entry) = self.store.get(&session_key).await? else { return Ok(()) };
-            let (session, session_revision) = decode::<SessionRecord>(&entry)?;
-            let Some((mut record, revision)) = self.load(identity).await? else { return Ok(()) };
-            if session.epoch != epoch {
+            let Some(entry) = self.store.get(&announced_key).await? else { return Ok(()) };
+            let (announced, announced_revision) = decode::<Announced>(&entry)?;
+            if announced.epoch != epoch {
                 return Ok(());
             }
-            let mut puts = vec![announced.clone()];
-            let has_event = self.announces();
-            if has_event {
-                self.add_connection_event(&mut record, epoch, false);
-                puts.push(self.outbox_marker(identity));
-                puts.push(put(key.clone(), &record)?);
+            let mut guards = vec![Guard { key: announced_key.clone(), expect: Expect::At(announced_revision) }];
+            let mut puts = vec![Put { key: announced_key.clone(), value: None }];
+            let session = self.store.get(&session_key).await?.as_ref().map(decode::<SessionRecord>).transpose()?;
+            let session = session.filter(|(session, _)| session.epoch == epoch);
+            let mut has_event = false;
+            if let (Some((_, session_revision)), Some((mut record, revision))) = (session, self.load(identity).await?) {
+                guards.push(Guard { key: key.clone(), expect: Expect::At(revision) });
+                guards.push(Guard { key: session_key.clone(), expect: Expect::At(session_revision) });
+                has_event = self.announces();
+                if has_event {
+                    self.add_connection_event(&mut record, epoch, false);
+                    puts.push(self.outbox_marker(identity));
+                    puts.push(put(key.clone(), &record)?);
+                }
             }
-            let guards = vec![
-                Guard { key: key.clone(), expect: Expect::At(revision) },
-                Guard { key: session_key.clone(), expect: Expect::At(session_revision) },
-            ];
             match self.store.commit(guards, puts).await {
                 Ok(_) => {
                     if has_event {

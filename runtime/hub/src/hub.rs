@@ -254,7 +254,8 @@ impl Hub {
     pub(crate) async fn still_owns(&self, session: &Session) -> Result<bool, HubError> {
         if let Some(entry) = self.store.get(&self.keys.session(&session.identity.to_string())).await? {
             let (stored, revision) = decode::<SessionRecord>(&entry)?;
-            if stored.epoch == session.epoch {
+            // An id that was made anew counts its epochs from 1 again, and may do so on another host.
+            if stored.epoch == session.epoch && stored.host == self.host.as_str() {
                 let mut known = session.record.lock();
                 *known = revision.max(*known);
                 return Ok(true);

@@ -18,6 +18,7 @@ mod c2d;
 mod connect;
 mod connection_event;
 mod credentials;
+mod damaged;
 mod edge;
 mod error;
 mod hub;
@@ -46,9 +47,9 @@ pub use authority::{Authorities, MAX_AUTHORITIES, MAX_AUTHORITY_NAME};
 pub use bulk::{BulkChange, BulkOperation, MAX_BULK_CHANGES, check_bulk};
 pub use bus::{Bus, HostId, HostMessage, HostReply, NoPeers, Receive, SimBus, Unreachable};
 pub use c2d::{
-    Appetite, CloudToDevice, CloudToDeviceSettings, Delivery, DeviceBound, Exchange, FeedbackBatch, MAX_BATCH_RECORDS,
-    MAX_DEVICE_BOUND_BYTES, MAX_FEEDBACK_RECORDS, MAX_MESSAGE_ID, MAX_PROPERTY_BYTES, MAX_QUEUE_DEPTH,
-    MAX_TIME_TO_LIVE, MIN_TIME_TO_LIVE, Received, Settlement,
+    Appetite, CloudToDevice, CloudToDeviceSettings, Delivery, DeviceBound, Exchange, FeedbackBatch, Leaving,
+    MAX_BATCH_RECORDS, MAX_DEVICE_BOUND_BYTES, MAX_FEEDBACK_RECORDS, MAX_MESSAGE_ID, MAX_PROPERTY_BYTES,
+    MAX_QUEUE_DEPTH, MAX_TIME_TO_LIVE, MIN_TIME_TO_LIVE, Received, Settlement,
 };
 pub use connect::{Authenticated, ConnectOptions, Connected, Owner};
 pub use credentials::AuthenticationInput;

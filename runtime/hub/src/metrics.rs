@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nave_metrics::{Collect, Counter, Family, Histogram, Page};
 
+use crate::c2d::DeviceBoundMetrics;
 use crate::error::HubError;
 use crate::hub::Hub;
 use crate::platform::Platform;
@@ -35,6 +36,11 @@ static POLICY_FAILURES: Family = Family::counter(
 static AUTHENTICATION_FAILURES: Family = Family::counter(
     "nave_authentication_failures_total",
     "Connects and requests that were refused because of who sent them.",
+);
+
+static DAMAGED: Family = Family::counter(
+    "nave_damaged_records_total",
+    "Records of the store that could not be read when the hub started, and were skipped.",
 );
 
 /// How often something ended how.
@@ -81,6 +87,8 @@ pub struct HubMetrics {
     pub(crate) twin_updates: Outcomes,
     pub(crate) device_twin_reads: Outcomes,
     pub(crate) twin_reports: Outcomes,
+    pub(crate) device_bound: DeviceBoundMetrics,
+    pub(crate) damaged_records: Counter,
     methods: Outcomes,
     method_seconds: Histogram,
 }
@@ -96,6 +104,8 @@ impl Default for HubMetrics {
             twin_updates: Outcomes::default(),
             device_twin_reads: Outcomes::default(),
             twin_reports: Outcomes::default(),
+            device_bound: DeviceBoundMetrics::default(),
+            damaged_records: Counter::new(),
             methods: Outcomes::default(),
             method_seconds: Histogram::of_seconds(),
         }
@@ -103,6 +113,11 @@ impl Default for HubMetrics {
 }
 
 impl HubMetrics {
+    /// Records of the store that were skipped when the hub started, because they could not be read.
+    pub fn damaged_records(&self) -> u64 {
+        self.damaged_records.get()
+    }
+
     pub(crate) fn method<T>(&self, outcome: &Result<T, HubError>, time: Duration) {
         self.methods.count(outcome);
         self.method_seconds.observe(time);
@@ -128,6 +143,8 @@ impl Collect for Hub {
         }
         metrics.methods.collect(&METHODS, &label, page);
         page.histogram(&METHOD_SECONDS, &label, &metrics.method_seconds);
+        self.collect_device_bound(page);
+        page.value(&DAMAGED, &label, metrics.damaged_records.get());
         self.throttle.collect(hub, page);
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
 use nave_log::{MAX_APPEND_BYTES, MessageKey, NewRecord, partition_of};
 use nave_model::{DeviceRecord, FormatVersion, Identity, Json, OutboxEntry, Record};
 use nave_routing::{MessageView, Outcome, Source, SystemProperties};
@@ -50,6 +51,10 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 
 /// Markers looked at per step when a hub starts.
 const RECOVERY_PAGE: usize = 500;
+
+/// Outboxes emptied at the same time when a hub starts: their appends and commits share syncs, so that the start is not held
+/// up by one sync after the other. Each holds the events of one device.
+const RECOVERED_AT_ONCE: usize = 128;
 
 /// An event about to be committed with a change.
 pub(crate) struct Event {
@@ -304,13 +309,17 @@ impl Hub {
         let mut recovered = 0;
         loop {
             let page = self.store.scan(&prefix, after.as_deref(), RECOVERY_PAGE).await?;
-            for (key, _) in &page {
+            let identities = page.iter().filter_map(|(key, _)| {
                 let id = key.strip_prefix(&prefix).and_then(nave_model::unescape_key_part);
-                let Some(identity) = id.and_then(|id| Identity::parse(&id).ok()) else { continue };
+                id.and_then(|id| Identity::parse(&id).ok())
+            });
+            let identities: Vec<Identity> = identities.collect();
+            recovered += identities.len();
+            let forward = |identity: Identity| async move {
                 let _lane = self.lanes.enter(&identity).await;
                 self.forward_events(&identity).await;
-                recovered += 1;
-            }
+            };
+            stream::iter(identities).for_each_concurrent(RECOVERED_AT_ONCE, forward).await;
             match page.last() {
                 Some((key, _)) if page.len() == RECOVERY_PAGE => after = Some(key.clone()),
                 _ => return Ok(recovered),

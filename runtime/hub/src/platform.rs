@@ -118,6 +118,10 @@ impl Receive for Platform {
                 let connection = self.hub_by_id(&hub).map(|hub| hub.local_connection(&identity)).unwrap_or_default();
                 Box::pin(async move { HostReply::Connection(connection) })
             }
+            HostMessage::Holding { hub, identity, epoch } => {
+                let holding = self.hub_by_id(&hub).is_some_and(|hub| hub.holds_messages(&identity, epoch));
+                Box::pin(async move { HostReply::Holding(holding) })
+            }
             HostMessage::DeviceBound { hub, identity } => {
                 if let Some(hub) = self.hub_by_id(&hub) {
                     hub.wake_for_messages(&identity);

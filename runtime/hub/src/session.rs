@@ -354,8 +354,8 @@ impl Sessions {
     }
 
     /// Puts `session` in place of an older one, which it ends. Of two that were made at the same time the one with the
-    /// larger epoch stays.
-    pub(crate) fn insert(&self, session: &Arc<Session>) {
+    /// larger epoch stays. Returns the one that was ended.
+    pub(crate) fn insert(&self, session: &Arc<Session>) -> Option<Arc<Session>> {
         let loser = {
             let mut shard = self.shard(&session.identity).lock();
             match shard.get(&session.identity) {
@@ -363,10 +363,11 @@ impl Sessions {
                 _ => shard.insert(session.identity.clone(), Arc::clone(session)),
             }
         };
-        if let Some(loser) = loser {
+        if let Some(loser) = &loser {
             loser.close(CloseReason::Displaced);
         }
         self.changed.notify_waiters();
+        loser
     }
 
     /// Whether `session` was in the list, and not a successor.

@@ -3,6 +3,7 @@
 //! The hub only says that messages wait; nothing is pushed, so no message ever waits in the inbox. What was sent with QoS 1 is
 //! in flight until its PUBACK; then it is completed, in the same commit that hands out what follows.
 
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -14,6 +15,7 @@ use nave_mqtt::packet::{Delivery as Qos, PacketId};
 use nave_mqtt::session::ServerSession;
 use nave_mqtt::topic::ToClient;
 
+use crate::message::BOTH_WAYS;
 use crate::protocol::CloseReason;
 
 /// Most messages of one connection that are sent and not acknowledged (protocol notes: MQTT §3).
@@ -33,9 +35,16 @@ pub(crate) struct DeviceBoundMessages {
     in_flight: Vec<InFlight>,
     /// Numbers of messages that the device took and that are not completed.
     acknowledged: Vec<u64>,
-    working: Option<BoxFuture<Result<Exchange, HubError>>>,
+    working: Option<Box<Working>>,
     /// Whether what is under way is for QoS 0.
     at_most_once: bool,
+}
+
+/// What is under way.
+struct Working {
+    work: BoxFuture<Result<Exchange, HubError>>,
+    /// What it completes, if somebody has to remember that.
+    completes: Vec<u64>,
 }
 
 struct InFlight {
@@ -79,7 +88,8 @@ impl DeviceBoundMessages {
     ) -> Option<CloseReason> {
         loop {
             if let Some(working) = &mut self.working {
-                let Poll::Ready(result) = working.as_mut().poll(context) else { return None };
+                let Poll::Ready(result) = working.work.as_mut().poll(context) else { return None };
+                let completes = mem::take(&mut working.completes);
                 self.working = None;
                 match result {
                     Ok(exchange) => {
@@ -88,7 +98,11 @@ impl DeviceBoundMessages {
                             exchange.deliveries.iter().for_each(|delivery| self.send(delivery, session, mqtt, out));
                         }
                     }
-                    Err(error) => return Some(failed(&error)),
+                    Err(error) => {
+                        // The device has them all the same, and the session says so when it leaves.
+                        self.acknowledged.extend(completes);
+                        return Some(failed(&error));
+                    }
                 }
             }
             let room = self.room(session, mqtt, out);
@@ -122,7 +136,7 @@ impl DeviceBoundMessages {
     }
 
     fn begin(&mut self, room: usize, hub: &Arc<Hub>, session: &Arc<Session>) {
-        let completed = std::mem::take(&mut self.acknowledged);
+        let completes = mem::take(&mut self.acknowledged);
         self.at_most_once = session.subscriptions().contains(Subscriptions::AT_MOST_ONCE);
         let appetite = Appetite {
             count: room,
@@ -132,8 +146,9 @@ impl DeviceBoundMessages {
         if room > 0 {
             self.hungry = false;
         }
-        let (hub, session) = (Arc::clone(hub), Arc::clone(session));
-        self.working = Some(Box::pin(async move { hub.exchange(&session, &completed, appetite).await }));
+        let (hub, session, completed) = (Arc::clone(hub), Arc::clone(session), completes.clone());
+        let work = Box::pin(async move { hub.exchange(&session, &completed, appetite).await });
+        self.working = Some(Box::new(Working { work, completes }));
     }
 
     fn send(&mut self, delivery: &Delivery, session: &Session, mqtt: &mut ServerSession, out: &mut Vec<u8>) {
@@ -166,30 +181,33 @@ impl DeviceBoundMessages {
         }
     }
 
-    /// The connection is gone: what is in flight goes back, after what was acknowledged has been completed.
+    /// The connection is gone: what is in flight goes back, after what was acknowledged has been completed. To be called
+    /// before the hub is told.
+    ///
+    /// What is under way is given up and done again: it may be waiting for space on a full disk. Whether its commit is still
+    /// made does not matter. Completing is idempotent, and what it hands out is given back, because the store takes commits
+    /// in order and refuses those that others overtook.
     pub(crate) fn disconnected(&mut self, hub: &Arc<Hub>, session: &Arc<Session>) {
         self.hungry = false;
+        let mut completed = mem::take(&mut self.acknowledged);
+        let in_flight = mem::take(&mut self.in_flight);
         let earlier = self.working.take();
-        let completed = std::mem::take(&mut self.acknowledged);
-        let in_flight = std::mem::take(&mut self.in_flight);
         if earlier.is_none() && completed.is_empty() && in_flight.is_empty() {
             return;
         }
-        let (hub, session) = (Arc::clone(hub), Arc::clone(session));
-        self.working = Some(Box::pin(async move {
-            if let Some(earlier) = earlier {
-                // Its failure is that of a session that is over.
-                drop(earlier.await);
-            }
-            hub.leave_queue(&session, &completed).await?;
+        completed.extend(earlier.into_iter().flat_map(|earlier| earlier.completes));
+        let leaving = hub.leaving(session);
+        let work = Box::pin(async move {
+            leaving.finish(&completed).await?;
             Ok(Exchange::default())
-        }));
+        });
+        self.working = Some(Box::new(Working { work, completes: Vec::new() }));
     }
 }
 
 fn property_bag(device: &str, message: &DeviceBound) -> Result<String, bag::BagEncodeError> {
     let mut properties = SystemProperties::default();
-    for (property, name) in PASSED_ON {
+    for (property, name) in BOTH_WAYS.iter().chain(TO_DEVICE) {
         if let Some((_, value)) = message.system.iter().find(|(stored, _)| stored == name) {
             properties.set(*property, Some(value.as_str().into()));
         }
@@ -199,17 +217,8 @@ fn property_bag(device: &str, message: &DeviceBound) -> Result<String, bag::BagE
     bag::encode(Audience::Device, &to, &properties, application)
 }
 
-/// System properties of a message with the names under which they are stored, in the order of the topic.
-const PASSED_ON: &[(SystemProperty, &str)] = &[
-    (SystemProperty::MessageId, system::MESSAGE_ID),
-    (SystemProperty::CorrelationId, system::CORRELATION_ID),
-    (SystemProperty::UserId, system::USER_ID),
-    (SystemProperty::To, system::TO),
-    (SystemProperty::ContentType, system::CONTENT_TYPE),
-    (SystemProperty::ContentEncoding, system::CONTENT_ENCODING),
-    (SystemProperty::Expiry, system::EXPIRY),
-    (SystemProperty::Ack, system::ACK),
-];
+/// The system properties that only a message to a device has, after those of both directions.
+const TO_DEVICE: &[(SystemProperty, &str)] = &[(SystemProperty::Ack, system::ACK)];
 
 fn failed(error: &HubError) -> CloseReason {
     match error.code.status() {

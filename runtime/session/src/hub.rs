@@ -249,8 +249,8 @@ impl HubSide {
 
     /// The connection is gone. The will, if there still is one, follows the messages before it.
     pub(crate) fn disconnected(&mut self) {
-        self.hub.disconnected(&self.session);
         self.device_bound.disconnected(&self.hub, &self.session);
+        self.hub.disconnected(&self.session);
         let Some(will) = self.will.take() else { return };
         let (hub, session) = (Arc::clone(&self.hub), Arc::clone(&self.session));
         let earlier = self.sending.take();

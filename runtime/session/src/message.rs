@@ -10,7 +10,7 @@ use nave_trace::Parent;
 pub(crate) fn telemetry(bag: &str, payload: &[u8], retain: bool) -> Result<Message, BagError> {
     let bag = Bag::decode(bag)?;
     let mut message = Message { body: Bytes::copy_from_slice(payload), ..Message::default() };
-    for (property, name) in STORED {
+    for (property, name) in BOTH_WAYS.iter().chain(FROM_DEVICE) {
         if let Some(value) = bag.system.get(*property) {
             message.system.push((name, value.to_owned()));
         }
@@ -31,8 +31,9 @@ pub(crate) fn parent(message: &Message) -> Option<Parent> {
     Parent::parse(id)
 }
 
-/// The system properties that a device may set, with the names under which they are stored.
-const STORED: &[(SystemProperty, &str)] = &[
+/// The system properties that messages have in both directions, with the names under which they are stored, in the order of
+/// the topics.
+pub(crate) const BOTH_WAYS: &[(SystemProperty, &str)] = &[
     (SystemProperty::MessageId, system::MESSAGE_ID),
     (SystemProperty::CorrelationId, system::CORRELATION_ID),
     (SystemProperty::UserId, system::USER_ID),
@@ -40,6 +41,10 @@ const STORED: &[(SystemProperty, &str)] = &[
     (SystemProperty::ContentType, system::CONTENT_TYPE),
     (SystemProperty::ContentEncoding, system::CONTENT_ENCODING),
     (SystemProperty::Expiry, system::EXPIRY),
+];
+
+/// Those that only a device sets.
+const FROM_DEVICE: &[(SystemProperty, &str)] = &[
     (SystemProperty::CreationTime, system::CREATION_TIME),
     (SystemProperty::OutputName, system::OUTPUT_NAME),
     (SystemProperty::InterfaceId, system::INTERFACE_ID),

@@ -1,12 +1,15 @@
 //! What a session takes out of its device's queue.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use nave_model::{MessageLock, QueuedMessage};
+use hashbrown::HashMap;
+use nave_model::{DeviceId, MessageLock, QueuedMessage};
+use parking_lot::Mutex;
 
-use super::change::Plan;
+use super::change::{Party, Plan};
 use super::content::DeviceBound;
-use super::queue::{Handover, Holder, Settlement};
+use super::queue::Handover;
 use crate::error::HubError;
 use crate::hub::Hub;
 use crate::session::Session;
@@ -51,8 +54,8 @@ impl Hub {
     /// Completes the messages with these numbers and hands out further ones, in one commit. What was completed stays so, and
     /// what was handed out is locked for the session, when this resolves.
     ///
-    /// A number that the session does not hold is ignored. While the store refuses (the disk is full) this waits, as long as
-    /// the session is open.
+    /// The numbers are of messages that the session was handed; what somebody else got meanwhile is not completed. While the
+    /// store refuses (the disk is full) this waits, as long as the session is open.
     ///
     /// # Errors
     ///
@@ -88,11 +91,8 @@ impl Hub {
             false => Handover::Locked(MessageLock::Session { epoch: session.epoch }),
         };
         let _lane = self.queues.lanes.enter(device).await;
-        let changed = self.change_queue(device, &session.generation_id, Some(session), |queue, _| {
-            for sequence in completed {
-                let holder = Holder::Session { epoch: session.epoch, sequence: *sequence };
-                queue.settle(holder, Settlement::Complete);
-            }
+        let party = Party::Session(session, completed);
+        let changed = self.change_queue(device, &session.generation_id, party, |queue, _| {
             let taken = queue.take(appetite.count, appetite.bytes, &handover);
             Ok(Plan { taken, ..Plan::of(()) })
         });
@@ -105,28 +105,68 @@ impl Hub {
         Ok(Exchange { deliveries: changed.taken.into_iter().map(delivery).collect(), more: changed.waiting })
     }
 
-    /// The connection of `session` is gone: completes what the device acknowledged last, and takes the rest back. If this
-    /// does not happen (a crash, a newer session), whoever looks at the queue next takes it back.
+    /// The connection of `session` is about to go: until it has left the queue, it keeps what it holds. To be called before
+    /// [`Self::disconnected`].
+    pub fn leaving(self: &Arc<Self>, session: &Arc<Session>) -> Leaving {
+        self.queues.leaving.add(session.identity.device_id(), session.epoch);
+        Leaving { hub: Arc::clone(self), session: Arc::clone(session) }
+    }
+}
+
+/// A session that leaves its device's queue.
+pub struct Leaving {
+    hub: Arc<Hub>,
+    session: Arc<Session>,
+}
+
+impl Leaving {
+    /// Completes what the device acknowledged last, and gives back the rest. If this does not happen (a crash, a full disk),
+    /// whoever looks at the queue next takes it all back: what was acknowledged may come again.
     ///
     /// # Errors
     ///
-    /// 401 if the device has a newer session.
-    pub async fn leave_queue(&self, session: &Session, completed: &[u64]) -> Result<(), HubError> {
-        let device = session.identity.device_id();
-        let lane = self.queues.lanes.enter(device).await;
-        let changed = self.change_queue(device, &session.generation_id, Some(session), |queue, _| {
-            for sequence in completed {
-                let holder = Holder::Session { epoch: session.epoch, sequence: *sequence };
-                queue.settle(holder, Settlement::Complete);
-            }
-            queue.give_back(session.epoch);
-            Ok(Plan::of(()))
-        });
-        let waiting = changed.await?.waiting;
+    /// 401 if the device was made anew meanwhile; those of the store.
+    pub async fn finish(self, completed: &[u64]) -> Result<(), HubError> {
+        let (hub, device) = (Arc::clone(&self.hub), self.session.identity.device_id().clone());
+        let lane = hub.queues.lanes.enter(&device).await;
+        let party = Party::Leaving(&self.session, completed);
+        let changed = hub.change_queue(&device, &self.session.generation_id, party, |_, _| Ok(Plan::of(()))).await;
+        drop(self);
         drop(lane);
-        if waiting {
-            self.announce_messages(device).await;
+        if changed?.waiting {
+            hub.announce_messages(&device).await;
         }
         Ok(())
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.hub.queues.leaving.remove(self.session.identity.device_id(), self.session.epoch);
+    }
+}
+
+/// The sessions that leave: a few at a time.
+#[derive(Default)]
+pub(super) struct LeavingSessions(Mutex<HashMap<DeviceId, Vec<u64>>>);
+
+impl LeavingSessions {
+    /// The epochs of those of `device`.
+    pub(super) fn of(&self, device: &DeviceId) -> Vec<u64> {
+        self.0.lock().get(device).cloned().unwrap_or_default()
+    }
+
+    fn add(&self, device: &DeviceId, epoch: u64) {
+        self.0.lock().entry(device.clone()).or_default().push(epoch);
+    }
+
+    fn remove(&self, device: &DeviceId, epoch: u64) {
+        let mut leaving = self.0.lock();
+        if let Some(epochs) = leaving.get_mut(device) {
+            epochs.retain(|known| *known != epoch);
+            if epochs.is_empty() {
+                leaving.remove(device);
+            }
+        }
     }
 }

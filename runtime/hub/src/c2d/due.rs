@@ -15,7 +15,7 @@ use nave_store::{CommitError, Expect, Guard, Put};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::change::Plan;
+use super::change::{Party, Plan};
 use super::queue::Queue;
 use crate::error::HubError;
 use crate::hub::{Hub, decode};
@@ -44,6 +44,9 @@ struct Timetable {
     by_time: BTreeSet<(Timestamp, DeviceId)>,
     /// The same by device: one entry for each queue that is not empty.
     by_device: HashMap<DeviceId, Timestamp>,
+    /// How many messages are in each queue that is not empty, and in all of them.
+    depths: HashMap<DeviceId, usize>,
+    depth: usize,
     /// When the oldest feedback expires.
     feedback: Option<Timestamp>,
     /// Whether a task takes care.
@@ -66,6 +69,14 @@ impl Timetable {
             self.by_device.insert(device.clone(), at);
             self.by_time.insert((at, device.clone()));
         }
+    }
+
+    fn set_depth(&mut self, device: &DeviceId, depth: usize) {
+        let before = match depth {
+            0 => self.depths.remove(device),
+            _ => self.depths.insert(device.clone(), depth),
+        };
+        self.depth = self.depth.saturating_sub(before.unwrap_or_default()).saturating_add(depth);
     }
 
     /// What is to be done at `now`; it is taken out.
@@ -93,10 +104,25 @@ impl Timetable {
 }
 
 impl Hub {
-    /// Notes when the queue of `device` is to be looked at.
-    pub(super) fn note_due(&self, device: &DeviceId, at: Option<Timestamp>) {
-        self.queues.due.plan.lock().set(device, at);
+    /// Notes when the queue of `device` is to be looked at, and how many messages are in it.
+    pub(crate) fn note_due(&self, device: &DeviceId, at: Option<Timestamp>, depth: usize) {
+        {
+            let mut plan = self.queues.due.plan.lock();
+            plan.set(device, at);
+            plan.set_depth(device, depth);
+        }
         self.tend_queues();
+    }
+
+    /// Notes when the queue of `device`, which did not change, is to be looked at again.
+    fn note_due_again(&self, device: &DeviceId, at: Timestamp) {
+        self.queues.due.plan.lock().set(device, Some(at));
+        self.tend_queues();
+    }
+
+    /// How many messages are in all queues, and how much feedback waits.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        (self.queues.due.plan.lock().depth, self.queues.feedback.load(Ordering::Relaxed))
     }
 
     /// Notes when feedback is to be looked at, unless that is noted.
@@ -129,7 +155,7 @@ impl Hub {
     async fn tend_queue(&self, device: &DeviceId) {
         if let Err(error) = self.try_tend(device).await {
             tracing::warn!(hub = %self.id(), %device, %error, "a queue of cloud-to-device messages could not be tidied up");
-            self.note_due(device, Some(self.env.now().after(RETRY)));
+            self.note_due_again(device, self.env.now().after(RETRY));
         }
     }
 
@@ -143,11 +169,15 @@ impl Hub {
             // A message that was accepted while another host deleted the device.
             let guards = vec![Guard { key: key.clone(), expect: Expect::At(revision) }];
             return match self.store.commit(guards, deletions(&self.keys, device, key, &record)).await {
-                Ok(_) | Err(CommitError::Conflict { .. }) => Ok(()),
+                Ok(_) => {
+                    self.note_due(device, None, 0);
+                    Ok(())
+                }
+                Err(CommitError::Conflict { .. }) => Ok(()),
                 Err(error) => Err(error.into()),
             };
         };
-        let changed = self.change_queue(device, &generation, None, |queue, now| {
+        let changed = self.change_queue(device, &generation, Party::Anyone, |queue, now| {
             let settled = queue.changed().is_some() || queue.record().messages.is_empty();
             Ok(Plan::of((settled, Queue::next_due(queue.record(), now))))
         });
@@ -157,7 +187,7 @@ impl Hub {
             // What is too old and in the hands of a session is looked at when the session ends, or its host does not live
             // any more.
             let again = self.env.now().after(RECHECK);
-            self.note_due(device, Some(due.map_or(again, |due| due.min(again))));
+            self.note_due_again(device, due.map_or(again, |due| due.min(again)));
         }
         drop(lane);
         if changed.waiting {
@@ -179,10 +209,8 @@ impl Hub {
             for (key, entry) in &page {
                 let id = key.strip_prefix(&prefix).and_then(unescape_key_part);
                 let Some(device) = id.and_then(|id| DeviceId::parse(&id).ok()) else { continue };
-                let due = Queue::next_due(&decode::<QueueRecord>(entry)?.0, Timestamp::default());
-                if due.is_some() {
-                    self.note_due(&device, due);
-                }
+                let Some(record) = self.readable::<QueueRecord>(key, entry)? else { continue };
+                self.note_due(&device, Queue::next_due(&record, Timestamp::default()), record.messages.len());
             }
             match page.last() {
                 Some((key, _)) if page.len() == RECOVERY_PAGE => after = Some(key.clone()),
@@ -236,6 +264,12 @@ mod tests {
         plan.set(&device("a"), Some(at(10)));
         plan.set(&device("c"), Some(at(5)));
         plan.set(&device("c"), None);
+        plan.set_depth(&device("a"), 2);
+        plan.set_depth(&device("b"), 3);
+        plan.set_depth(&device("a"), 1);
+        assert_eq!(plan.depth, 4);
+        plan.set_depth(&device("b"), 0);
+        assert_eq!((plan.depth, plan.depths.len()), (1, 1));
         plan.feedback = Some(at(15));
         assert!(matches!(plan.next(at(4)), Next::Wait(time) if time == Duration::from_secs(6)));
         assert!(matches!(plan.next(at(30)), Next::Queue(next) if next == device("a")));

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use nave_model::{
     DeviceId, FeedbackBatchRecord, FeedbackRecord, FormatVersion, Identity, Outcome, QueuedMessage, Record as _,
-    Timestamp,
+    RecordError, Timestamp,
 };
 use nave_store::{CommitError, Entry, Expect, Guard, Put, Revision, StoreError};
 use serde_json::json;
@@ -319,8 +319,12 @@ impl Hub {
             let mut after: Option<String> = None;
             loop {
                 let page = self.store.scan(&prefix, after.as_deref(), PAGE).await?;
-                for (_, entry) in &page {
-                    records(entry)?.iter().for_each(&mut see);
+                for (key, entry) in &page {
+                    match records(entry) {
+                        Ok(records) => records.iter().for_each(&mut see),
+                        Err(RecordError::Damaged(error)) => self.note_damaged(key, &error),
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 match page.last() {
                     Some((key, _)) if page.len() == PAGE => after = Some(key.clone()),
@@ -333,7 +337,7 @@ impl Hub {
 }
 
 /// The records of an entry of either kind.
-fn records(entry: &Entry) -> Result<Vec<FeedbackRecord>, HubError> {
+fn records(entry: &Entry) -> Result<Vec<FeedbackRecord>, RecordError> {
     match FeedbackBatchRecord::decode(&entry.value) {
         Ok(batch) => Ok(batch.records),
         Err(_) => Ok(vec![FeedbackRecord::decode(&entry.value)?]),

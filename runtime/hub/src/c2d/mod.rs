@@ -4,7 +4,8 @@
 //! The queue is one aggregate with compare-and-swap of its own, so a message in it has one fate, whoever asks: a session over
 //! MQTT, a request over HTTPS, the clock, or a service that empties the queue. Whoever is handed a message holds a lock on it
 //! that is as durable as the queue. A session's lock is worth what the session is: it ends with the session's epoch, after a
-//! crash as well, and the commits of a session are guarded by its record like all others.
+//! crash as well, and the commits of a session are guarded by its record like all others. Only when it leaves, it completes
+//! what its device had acknowledged whoever owns the device by then, unless another has the message.
 //!
 //! Feedback is part of the commit that decided the message's fate.
 
@@ -13,6 +14,7 @@ mod content;
 mod deliver;
 mod due;
 mod feedback;
+mod metrics;
 mod queue;
 mod receive;
 mod send;
@@ -26,12 +28,15 @@ use parking_lot::RwLock;
 use crate::lane::Lanes;
 
 pub use content::{DeviceBound, Received};
-pub use deliver::{Appetite, Delivery, Exchange};
+pub use deliver::{Appetite, Delivery, Exchange, Leaving};
 pub use feedback::{FeedbackBatch, MAX_BATCH_RECORDS, MAX_FEEDBACK_RECORDS};
 pub use queue::{MAX_QUEUE_DEPTH, Settlement};
 pub use send::{CloudToDevice, MAX_DEVICE_BOUND_BYTES, MAX_MESSAGE_ID, MAX_PROPERTY_BYTES};
 pub use settings::{CloudToDeviceSettings, MAX_TIME_TO_LIVE, MIN_TIME_TO_LIVE};
 
+pub(crate) use metrics::DeviceBoundMetrics;
+
+use deliver::LeavingSessions;
 use due::Due;
 
 /// What a hub has for its queues.
@@ -40,6 +45,8 @@ pub(crate) struct Queues {
     pub(crate) lanes: Lanes<DeviceId>,
     settings: RwLock<CloudToDeviceSettings>,
     due: Due,
+    /// Sessions whose connection is gone and whose messages are not given back yet.
+    leaving: LeavingSessions,
     /// Feedback that no service has completed.
     feedback: AtomicUsize,
 }
@@ -62,6 +69,7 @@ impl Queues {
             lanes: Lanes::new(),
             settings: RwLock::new(CloudToDeviceSettings::default()),
             due: Due::default(),
+            leaving: LeavingSessions::default(),
             feedback: AtomicUsize::new(0),
         }
     }

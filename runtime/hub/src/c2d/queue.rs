@@ -29,7 +29,7 @@ pub(crate) enum Handover {
 /// Who says what is to become of a message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Holder<'a> {
-    /// The session of this epoch, of the message with this number.
+    /// The session of this epoch, of the message with this number, which it was handed.
     Session { epoch: u64, sequence: u64 },
     /// Whoever has this token.
     Token(&'a str),
@@ -54,6 +54,8 @@ pub(crate) struct Queue {
     changed: bool,
     ended: Vec<(QueuedMessage, Outcome)>,
     discarded: Vec<u64>,
+    added: u32,
+    returned: u32,
 }
 
 impl Queue {
@@ -65,7 +67,15 @@ impl Queue {
         if age(&record.generation_id) > age(generation) {
             return None;
         }
-        let mut queue = Self { record, max_deliveries, changed: false, ended: Vec::new(), discarded: Vec::new() };
+        let mut queue = Self {
+            record,
+            max_deliveries,
+            changed: false,
+            ended: Vec::new(),
+            discarded: Vec::new(),
+            added: 0,
+            returned: 0,
+        };
         if queue.record.generation_id != generation {
             queue.discarded = mem::take(&mut queue.record.messages).iter().map(|message| message.sequence).collect();
             queue.changed = !queue.discarded.is_empty();
@@ -74,14 +84,14 @@ impl Queue {
         Some(queue)
     }
 
-    /// Takes back what nobody holds any more, and ends what is too old. `live` is the epoch of the session that may hold
+    /// Takes back what nobody holds any more, and ends what is too old. `live` are the epochs of the sessions that may hold
     /// messages.
     ///
     /// A session that ended counts as a delivery that failed; a lock that ran out does not (protocol notes: semantics §2).
-    pub(crate) fn tidy(&mut self, now: Timestamp, live: Option<u64>) {
+    pub(crate) fn tidy(&mut self, now: Timestamp, live: &[u64]) {
         for mut message in mem::take(&mut self.record.messages) {
             let ended = match &message.lock {
-                Some(MessageLock::Session { epoch }) if Some(*epoch) != live => self.came_back(&mut message),
+                Some(MessageLock::Session { epoch }) if !live.contains(epoch) => self.came_back(&mut message),
                 Some(MessageLock::Token { until, .. }) if *until <= now => {
                     message.lock = None;
                     self.changed = true;
@@ -114,6 +124,7 @@ impl Queue {
             lock: None,
         });
         self.changed = true;
+        self.added += 1;
         Some(self.record.last_sequence)
     }
 
@@ -155,10 +166,16 @@ impl Queue {
     }
 
     /// Settles a message. False if whoever says so does not hold it.
+    ///
+    /// A session may also complete what it was handed and was taken from it since, as long as nobody else holds it: the device
+    /// has the message, and says so late.
     pub(crate) fn settle(&mut self, holder: Holder<'_>, settlement: Settlement) -> bool {
         let held = |message: &QueuedMessage| match (holder, &message.lock) {
             (Holder::Session { epoch, sequence }, Some(MessageLock::Session { epoch: holds })) => {
                 message.sequence == sequence && *holds == epoch
+            }
+            (Holder::Session { sequence, .. }, None) => {
+                message.sequence == sequence && settlement == Settlement::Complete
             }
             (Holder::Token(token), Some(MessageLock::Token { token: holds, .. })) => holds == token,
             _ => false,
@@ -219,6 +236,11 @@ impl Queue {
         &self.ended
     }
 
+    /// How many messages were added, and how many came back to wait once more.
+    pub(crate) const fn moved(&self) -> (u32, u32) {
+        (self.added, self.returned)
+    }
+
     /// The numbers of messages whose contents are no longer needed.
     pub(crate) fn gone(&self) -> impl Iterator<Item = u64> {
         self.ended.iter().map(|(message, _)| message.sequence).chain(self.discarded.iter().copied())
@@ -243,7 +265,9 @@ impl Queue {
         self.changed = true;
         message.lock = None;
         message.deliveries = message.deliveries.saturating_add(1);
-        (message.deliveries >= self.max_deliveries).then_some(Outcome::DeliveryCountExceeded)
+        let given_up = message.deliveries >= self.max_deliveries;
+        self.returned += u32::from(!given_up);
+        given_up.then_some(Outcome::DeliveryCountExceeded)
     }
 
     fn end(&mut self, message: QueuedMessage, outcome: Outcome) {
@@ -307,7 +331,7 @@ mod tests {
         let mut queue = queue_of(3);
         assert_eq!(sequences(&queue.take(2, usize::MAX, &token("a", 60))), [1, 2]);
         assert_eq!(sequences(&queue.take(2, usize::MAX, &token("b", 60))), [3]);
-        queue.tidy(at(60), None);
+        queue.tidy(at(60), &[]);
         let again = queue.take(3, usize::MAX, &session(1));
         assert_eq!(sequences(&again), [1, 2, 3]);
         assert!(again.iter().all(|message| message.deliveries == 0), "a lock that runs out is no failed delivery");
@@ -335,6 +359,22 @@ mod tests {
     }
 
     #[test]
+    fn a_session_completes_what_was_taken_from_it_unless_somebody_else_has_it() {
+        let mut queue = queue_of(3);
+        queue.take(3, usize::MAX, &session(1));
+        queue.tidy(at(1), &[2]);
+        queue.take(1, usize::MAX, &session(2));
+        let late = |sequence| Holder::Session { epoch: 1, sequence };
+        assert!(!queue.settle(late(1), Settlement::Complete), "the newer session has it");
+        assert!(!queue.settle(late(2), Settlement::Abandon) && !queue.settle(late(2), Settlement::Reject));
+        assert!(queue.settle(late(2), Settlement::Complete));
+        assert_eq!(outcomes(&queue), [(2, Outcome::Success)]);
+        queue.tidy(at(1), &[]);
+        assert_eq!(sequences(&queue.take(9, usize::MAX, &token("a", 60))), [1, 3]);
+        assert!(!queue.settle(late(3), Settlement::Complete));
+    }
+
+    #[test]
     fn a_message_is_handed_out_as_often_as_allowed() {
         let mut queue = queue_of(1);
         for delivery in 0..MAX {
@@ -350,9 +390,9 @@ mod tests {
     fn time_ends_what_nobody_holds() {
         let mut queue = queue_of(2);
         queue.take(1, usize::MAX, &session(1));
-        queue.tidy(at(99), Some(1));
+        queue.tidy(at(99), &[1]);
         assert!(queue.ended().is_empty());
-        queue.tidy(at(100), Some(1));
+        queue.tidy(at(100), &[1]);
         assert_eq!(outcomes(&queue), [(2, Outcome::Expired)]);
         assert!(
             queue.settle(Holder::Session { epoch: 1, sequence: 1 }, Settlement::Complete),
@@ -365,7 +405,7 @@ mod tests {
         let mut queue = queue_of(1);
         queue.take(1, usize::MAX, &session(1));
         assert_eq!(Queue::next_due(queue.record(), at(0)), Some(at(100)));
-        queue.tidy(at(100), Some(1));
+        queue.tidy(at(100), &[1]);
         assert_eq!(Queue::next_due(queue.record(), at(100)), None, "or whoever waits for it would never sleep");
     }
 
@@ -373,7 +413,7 @@ mod tests {
     fn at_most_once_is_never_twice() {
         let mut queue = queue_of(2);
         queue.take(1, usize::MAX, &session(1));
-        queue.tidy(at(1), Some(2));
+        queue.tidy(at(1), &[2]);
         assert_eq!(sequences(&queue.take(9, usize::MAX, &Handover::ForGood)), [2]);
         assert_eq!(outcomes(&queue), [(1, Outcome::Success), (2, Outcome::Success)]);
         assert!(!queue.is_waiting());
@@ -447,7 +487,7 @@ mod tests {
             let mut handed: BTreeMap<u64, u32> = BTreeMap::new();
             for step in steps {
                 let mut queue = Queue::open(record.clone(), "g", MAX).unwrap();
-                queue.tidy(at(now), Some(epoch));
+                queue.tidy(at(now), &[epoch]);
                 let waiting: Vec<u64> = queue.record.messages.iter()
                     .filter(|message| message.lock.is_none()).map(|message| message.sequence).collect();
                 match step {
@@ -486,7 +526,8 @@ mod tests {
                             let before = queue.ended().len();
                             let settled = queue.settle(holder, settlement);
                             if token.is_none() && held_by != epoch {
-                                prop_assert!(!settled, "a stale session settles nothing");
+                                let unheld = settlement == Settlement::Complete && waiting.contains(&sequence);
+                                prop_assert_eq!(settled, unheld, "a stale session completes what nobody holds");
                             }
                             if !settled {
                                 prop_assert_eq!(queue.ended().len(), before);
@@ -513,7 +554,7 @@ mod tests {
             prop_assert!(limit);
             // At the end of time everything has ended.
             let mut queue = Queue::open(record, "g", MAX).unwrap();
-            queue.tidy(at(now + 10_000), None);
+            queue.tidy(at(now + 10_000), &[]);
             prop_assert!(queue.record.messages.is_empty());
         }
     }

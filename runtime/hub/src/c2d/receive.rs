@@ -2,7 +2,7 @@
 
 use nave_model::MessageLock;
 
-use super::change::Plan;
+use super::change::{Party, Plan};
 use super::content::Received;
 use super::guid;
 use super::queue::{Handover, Holder, Settlement};
@@ -24,7 +24,7 @@ impl Hub {
         let lock_time = self.queues.settings().lock;
         let _lane = self.queues.lanes.enter(device).await;
         self.require_same(who).await?;
-        let changed = self.change_queue(device, &who.generation_id, None, |queue, now| {
+        let changed = self.change_queue(device, &who.generation_id, Party::Anyone, |queue, now| {
             let lock = MessageLock::Token { token: token.clone(), until: now.after(lock_time) };
             Ok(Plan { taken: queue.take(1, usize::MAX, &Handover::Locked(lock)), ..Plan::of(()) })
         });
@@ -52,7 +52,7 @@ impl Hub {
         let device = who.identity.device_id();
         let lane = self.queues.lanes.enter(device).await;
         self.require_same(who).await?;
-        let changed = self.change_queue(device, &who.generation_id, None, |queue, _| {
+        let changed = self.change_queue(device, &who.generation_id, Party::Anyone, |queue, _| {
             match queue.settle(Holder::Token(token), settlement) {
                 true => Ok(Plan::of(())),
                 false => Err(lock_lost()),

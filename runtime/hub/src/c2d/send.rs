@@ -6,7 +6,7 @@ use nave_model::{
 };
 use nave_store::{Expect, Guard, Put};
 
-use super::change::Plan;
+use super::change::{Party, Plan};
 use super::queue::{MAX_QUEUE_DEPTH, NewMessage};
 use super::{MAX_TIME_TO_LIVE, due, guid};
 use crate::error::{ErrorCode, HubError};
@@ -61,7 +61,7 @@ impl Hub {
         let size = check_size(&content)?;
         let _lane = self.queues.lanes.enter(device).await;
         let (record, _) = self.require(&Identity::device(device.clone())).await?;
-        let sent = self.change_queue(device, &record.generation_id, None, |queue, now| {
+        let sent = self.change_queue(device, &record.generation_id, Party::Anyone, |queue, now| {
             let new = NewMessage { message_id: message_id.clone(), expires, ack: message.ack, size };
             let Some(sequence) = queue.push(new, now) else { return Err(queue_full()) };
             let content = put(self.keys.queued(device.as_str(), sequence), &content)?;
@@ -80,7 +80,8 @@ impl Hub {
     pub async fn purge_queue(&self, device: &DeviceId) -> Result<usize, HubError> {
         let _lane = self.queues.lanes.enter(device).await;
         let (record, _) = self.require(&Identity::device(device.clone())).await?;
-        let purged = self.change_queue(device, &record.generation_id, None, |queue, _| Ok(Plan::of(queue.purge())));
+        let purged =
+            self.change_queue(device, &record.generation_id, Party::Anyone, |queue, _| Ok(Plan::of(queue.purge())));
         Ok(purged.await?.result)
     }
 

@@ -194,20 +194,25 @@ impl Provisioning {
     /// Finishes the removals that a crash interrupted. To be called once when the service starts.
     pub(crate) async fn recover(&self) -> Result<(), HubError> {
         let prefix = self.keys.outboxes();
+        let mut after = None;
         loop {
-            let page = self.store.scan(&prefix, None, RECOVERY_PAGE).await?;
+            let page = self.store.scan(&prefix, after.as_deref(), RECOVERY_PAGE).await?;
             for (key, _) in &page {
                 let id = key.strip_prefix(&prefix).and_then(nave_model::unescape_key_part);
                 match id.and_then(|id| RegistrationId::parse(&id).ok()) {
                     Some(id) => {
                         let _lane = self.lanes.enter(&id).await;
-                        self.finish_removal(&id).await?;
+                        if let Err(error) = self.finish_removal(&id).await {
+                            // A registration of the device, or the next start, takes it up.
+                            tracing::error!(key, %error, "the removal of a device from its former hub is not finished");
+                        }
                     }
                     None => drop(self.store.commit(Vec::new(), vec![Put { key: key.clone(), value: None }]).await?),
                 }
             }
-            if page.len() < RECOVERY_PAGE {
-                return Ok(());
+            match page.last() {
+                Some((key, _)) if page.len() == RECOVERY_PAGE => after = Some(key.clone()),
+                _ => return Ok(()),
             }
         }
     }

@@ -89,14 +89,17 @@ fn text(status: &Value) -> String {
             std::iter::once(of("hostName")).chain(aliases.filter_map(Value::as_str).map(output::printable)).collect();
         let connected = hub.get("connectedDevices").and_then(Value::as_u64).unwrap_or_default();
         let log = status.pointer("/storage/logs").and_then(|logs| logs.get(of("id")));
+        let damaged = hub.get("damagedRecords").and_then(Value::as_u64).filter(|count| *count > 0);
+        let damaged = damaged.map(|count| format!("; {count} DAMAGED RECORDS skipped at the start, see the log"));
         let log_number = |member: &str| log.and_then(|log| log.get(member)).and_then(Value::as_u64);
         line(
             &format!("hub {}", of("id")),
             format!(
-                "{}; {connected} devices connected; telemetry {} in {} records",
+                "{}; {connected} devices connected; telemetry {} in {} records{}",
                 names.join(", "),
                 bytes(log_number("bytes")),
-                log_number("records").unwrap_or_default()
+                log_number("records").unwrap_or_default(),
+                damaged.unwrap_or_default()
             ),
         );
     }
@@ -160,7 +163,7 @@ mod tests {
     fn the_text_has_what_an_operator_looks_for() {
         let text = text(&json!({
             "version": "0.1.0",
-            "hubs": [{"id": "hub1", "hostName": "h.x", "aliases": ["localhost"], "connectedDevices": 3}],
+            "hubs": [{"id": "hub1", "hostName": "h.x", "aliases": ["localhost"], "connectedDevices": 3, "damagedRecords": 2}],
             "provisioning": {"idScope": "0ne1", "hostNames": ["d.x"]},
             "process": {"pid": 7, "uptimeSeconds": 60, "residentBytes": 1 << 20},
             "connections": {"open": 4, "unauthenticated": 1, "accepted": 9, "refused": 0, "handshakeFailures": 2},
@@ -173,7 +176,7 @@ mod tests {
             "mqtts 8883, admin http",
             "4 open (1 of",
             "h.x, localhost; 3 devices",
-            "3 MiB in 8 records",
+            "3 MiB in 8 records; 2 DAMAGED RECORDS",
             "id scope 0ne1",
             "1024 MiB free",
             "(34 days)",

@@ -6,7 +6,8 @@ use std::time::Duration;
 use nave_auth::{KeyPair, SasToken};
 use nave_env::Env;
 use nave_hub::{
-    Authenticated, AuthenticationInput, CloudToDevice, DeviceInput, Hub, MAX_QUEUE_DEPTH, Presented, Settlement,
+    Authenticated, AuthenticationInput, CloudToDevice, CloudToDeviceSettings, DeviceInput, Hub, MAX_QUEUE_DEPTH,
+    Presented, Settlement,
 };
 use nave_model::{Ack, DeviceId, Identity, IfMatch};
 use nave_mqtt::packet::QoS;
@@ -333,5 +334,54 @@ fn a_device_that_is_deleted_leaves_nothing_in_the_store() {
         let left = nave_store::Store::scan(&*world.store, "", None, 1_000).await.unwrap();
         let left: Vec<&str> = left.iter().map(|(key, _)| key.as_str()).filter(|key| key.contains(ID)).collect();
         assert_eq!(left, [""; 0]);
+    });
+}
+
+#[test]
+fn what_was_acknowledged_at_the_end_of_a_connection_stays_done_whatever_is_ahead_in_the_lane() {
+    for delay in 0..12 {
+        with_a_device(async |world, host, hub, keys| {
+            // The first failure is the last.
+            hub.set_cloud_to_device(CloudToDeviceSettings { max_deliveries: 1, ..CloudToDeviceSettings::default() });
+            send(hub, 0..1).await;
+            let (mut connection, _) = Connection::log_in(world, host, HUB, ID, keys, false).await.unwrap();
+            connection.listen(ID, QoS::AtLeastOnce).await.unwrap();
+            let got = connection.messages(SOON).await.unwrap();
+            connection.acknowledge(got[0].delivery.unwrap().0).unwrap();
+            connection.disconnect();
+            // Several operations after each other, so that one is ahead whenever the end of the connection is seen.
+            let busy = Arc::clone(hub);
+            let env = Arc::clone(&host.env);
+            host.env.spawn(Box::pin(async move {
+                env.sleep(Duration::from_millis(delay)).await;
+                for number in 1..5 {
+                    busy.send_to_device(&device(), message(number)).await.unwrap();
+                }
+            }));
+            world.env.sleep(SOON).await;
+            let mut outcomes = outcomes(hub).await;
+            // What was sent to the connection in time and not acknowledged is given up, as asked for.
+            outcomes.retain(|(id, _)| id == "m-0");
+            assert_eq!(outcomes, [("m-0".to_owned(), "Success".to_owned())], "after {delay} ms");
+        });
+    }
+}
+
+#[test]
+fn what_could_not_be_noted_on_a_full_disk_is_delivered_again() {
+    with_a_device(async |world, host, hub, keys| {
+        send(hub, 0..1).await;
+        let (mut connection, _) = Connection::log_in(world, host, HUB, ID, keys, false).await.unwrap();
+        connection.listen(ID, QoS::AtLeastOnce).await.unwrap();
+        let got = connection.messages(SOON).await.unwrap();
+        world.set_full(true);
+        connection.acknowledge(got[0].delivery.unwrap().0).unwrap();
+        connection.idle(SOON).await.unwrap();
+        connection.disconnect();
+        world.env.sleep(Duration::from_millis(500)).await;
+        world.set_full(false);
+        let who = over_https(world, hub, keys).await.unwrap();
+        let got = hub.receive_message(&who).await.unwrap().unwrap();
+        assert_eq!(got.deliveries, 1);
     });
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nave_env::Env;
-use nave_hub::{DeviceInput, ModuleInput};
+use nave_hub::{CloudToDevice, DeviceInput, ModuleInput, RoutingConfig};
 use nave_model::{DeviceId, IfMatch, ModuleId};
 
 use super::device::Connection;
 use super::routing::messages;
-use super::world::{Host, World};
+use super::world::{FUNCTIONS, Host, World};
 
 const ID: &str = "device-0";
 
@@ -137,4 +137,71 @@ fn a_deletion_that_was_cut_is_finished_by_the_next() {
         });
         finished.unwrap();
     }
+}
+
+/// The keys of announced sessions in the store.
+async fn announced(world: &World) -> Vec<String> {
+    let keys = nave_store::Store::scan(&*world.store, "", None, 1_000).await.unwrap();
+    keys.into_iter().map(|(key, _)| key).filter(|key| key.contains("/announced/")).collect()
+}
+
+#[test]
+fn an_entry_goes_with_its_session_also_if_what_displaces_it_is_not_announced() {
+    with_a_device(async |world, host, keys, hub| {
+        let silent = || host.platform.hubs().iter().for_each(|hub| hub.set_routing(RoutingConfig::default()).unwrap());
+        let old = Connection::to_hub(world, &host, &hub, ID, &keys).await.unwrap();
+        assert_eq!(announced(world).await.len(), 1);
+        silent();
+        let new = Connection::to_hub(world, &host, &hub, ID, &keys).await.unwrap();
+        world.env.sleep(Duration::from_secs(1)).await;
+        assert_eq!(announced(world).await, [""; 0], "displaced");
+        drop((old, new));
+    });
+    // The same, and a crash before anybody could remove it.
+    with_a_device(async |world, host, keys, hub| {
+        drop(Connection::to_hub(world, &host, &hub, ID, &keys).await.unwrap());
+        world.env.sleep(Duration::from_secs(1)).await;
+        let old = Connection::to_hub(world, &host, &hub, ID, &keys).await.unwrap();
+        let key = announced(world).await.remove(0);
+        let entry = nave_store::Store::get(&*world.store, &key).await.unwrap().unwrap();
+        drop(old);
+        world.env.sleep(Duration::from_secs(1)).await;
+        drop(Connection::to_hub(world, &host, &hub, ID, &keys).await.unwrap());
+        world.env.sleep(Duration::from_secs(1)).await;
+        world.crash(&host);
+        world.plant(&key, entry.value).await;
+        drop(world.start("host-a").await);
+        assert_eq!(announced(world).await, [""; 0], "found at the start");
+    });
+}
+
+#[test]
+fn a_damaged_record_does_not_keep_the_hub_from_starting() {
+    with_a_device(async |world, host, keys, hub| {
+        drop(Connection::to_hub(world, &host, &hub, ID, &keys).await.unwrap());
+        world.env.sleep(Duration::from_secs(1)).await;
+        let of = |host: &Host| {
+            let hubs = host.platform.hubs();
+            std::sync::Arc::clone(hubs.iter().find(|found| found.host_name().as_str() == hub).unwrap())
+        };
+        of(&host).send_to_device(&DeviceId::parse(ID).unwrap(), CloudToDevice::default()).await.unwrap();
+        let stored = nave_store::Store::scan(&*world.store, "", None, 1_000).await.unwrap();
+        let queue = stored.iter().map(|(key, _)| key).find(|key| key.contains("/queue/")).unwrap().clone();
+        world.crash(&host);
+        for key in [
+            queue.replace(ID, "broken"),
+            queue.replace("/queue/", "/announced/"),
+            queue.replace("/queue/", "/feedback/"),
+        ] {
+            world.plant(&key, b"{\"v\":1,\"messages\":".as_slice().into()).await;
+        }
+        let host = world.start("host-a").await;
+        assert_eq!(of(&host).metrics().damaged_records(), 3);
+        drop(Connection::to_hub(world, &host, &hub, ID, &keys).await.unwrap());
+        // What a newer release wrote is no damage.
+        world.crash(&host);
+        world.plant(&queue.replace(ID, "newer"), b"{\"v\":99}".as_slice().into()).await;
+        let error = world.try_start("host-a", &FUNCTIONS).await.err().unwrap();
+        assert!(error.to_string().contains("newer"), "{error}");
+    });
 }

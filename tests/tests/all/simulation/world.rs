@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::fuse::FusedStore;
+use bytes::Bytes;
 use nave_auth::{ENROLLMENT_KEY_LENGTH, KeyPair, default_dps_policies, default_hub_policies};
 use nave_engine::{Engine, Functions, Source};
 use nave_env::sim::{SimEnv, Simulation};
@@ -29,7 +30,7 @@ pub(crate) const GROUP: &str = "sim-group";
 const MAX_LINK_DELAY_MS: u64 = 30;
 
 /// Compiled once: the simulation itself costs milliseconds.
-static FUNCTIONS: LazyLock<Arc<Functions>> = LazyLock::new(|| {
+pub(crate) static FUNCTIONS: LazyLock<Arc<Functions>> = LazyLock::new(|| {
     let engine = Engine::new(None).expect("the engine starts");
     // Nobody ticks: in virtual time calls have no deadline.
     Arc::new(Functions::load(&engine, &Source::Embedded).expect("the components load"))
@@ -75,6 +76,11 @@ impl World {
 
     /// Starts a host process with functions of its own.
     pub(crate) async fn start_with(&self, name: &str, functions: &Arc<Functions>) -> Host {
+        self.try_start(name, functions).await.unwrap()
+    }
+
+    /// The same, of what may not start.
+    pub(crate) async fn try_start(&self, name: &str, functions: &Arc<Functions>) -> Result<Host, nave_hub::HubError> {
         let env = self.simulation.host();
         let shared: SharedEnv = Arc::clone(&env) as SharedEnv;
         let id = HostId::new(name);
@@ -121,9 +127,9 @@ impl World {
             hubs: linked.collect(),
         }));
         let platform = Arc::new(Platform::new(Arc::clone(&shared), hubs, provisioning));
-        platform.recover().await.unwrap();
+        platform.recover().await?;
         self.bus.join(id.clone(), shared, Arc::clone(&platform) as Arc<dyn Receive>);
-        Host { id, env, platform }
+        Ok(Host { id, env, platform })
     }
 
     /// Ends a host as a power cut would: its tasks stop where they stand, its connections are gone.
@@ -135,6 +141,17 @@ impl World {
     /// Takes a host off the bus; it goes on otherwise.
     pub(crate) fn cut_off(&self, host: &Host) {
         self.bus.leave(&host.id);
+    }
+
+    /// Puts something into the store behind everybody's back.
+    pub(crate) async fn plant(&self, key: &str, value: Bytes) {
+        let put = nave_store::Put { key: key.to_owned(), value: Some(value) };
+        nave_store::Store::commit(&*self.disk, Vec::new(), vec![put]).await.unwrap();
+    }
+
+    /// Whether the disk of the store is full from now on.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.disk.set_full(full);
     }
 
     /// Power goes: what was not forced to disk is lost. The hosts must have crashed.
