@@ -2,6 +2,7 @@
 
 use http::{HeaderName, StatusCode};
 use nave_hub::audit::Outcome;
+use nave_hub::throttle::Operation;
 use nave_hub::{BulkChange, ErrorCode, Hub, HubError, check_bulk};
 use nave_model::Identity;
 use serde_json::value::RawValue;
@@ -29,6 +30,7 @@ pub(crate) async fn change(hub: &Hub, call: &Call, body: Body) -> Result<Reply, 
     let mut report = Report::default();
     let (mut changes, mut named): (Vec<BulkChange>, Vec<(Named, String)>) = (Vec::new(), Vec::new());
     check_bulk(elements.len(), std::iter::empty())?;
+    hub.pass(Operation::Registry, elements.len() as u64).await?;
     for element in elements {
         let (name, change) = read(element);
         match change {

@@ -409,7 +409,10 @@ pub(crate) async fn answer(call: &Call, body: Body) -> Result<Reply, HubError> {
         if is_configuration || rights == DpsRights::ENROLLMENT_WRITE || rights == DpsRights::REGISTRATION_STATUS_WRITE {
             call.changes_as(Actor::Policy(facts.policy.as_str().to_owned()));
         }
-        service.pass().await?;
+        // A request for several enrollments is counted once it is known for how many.
+        if !matches!(route.does, Do::ChangeEnrollments(_)) {
+            service.pass(1).await?;
+        }
     }
     match route.does {
         Do::ChangeEnrollments(kind) => enrollments::bulk(kind, call, body).await,

@@ -93,6 +93,7 @@ pub(crate) async fn bulk(kind: EnrollmentKind, call: &Call, body: Body) -> Resul
             format!("A bulk operation takes at most {MAX_BULK_ITEMS} enrollments."),
         ));
     }
+    call.platform.provisioning().pass(items.len() as u64).await?;
     let documents: Vec<Document> = items.iter().map(|item| parse_object(item.get())).collect::<Result<_, _>>()?;
     let ids: Vec<String> = documents.iter().map(|document| document.id(kind).to_ascii_lowercase()).collect();
     if let Some(twice) = ids.iter().enumerate().find_map(|(at, id)| ids.iter().skip(at + 1).find(|other| *other == id))

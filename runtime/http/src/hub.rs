@@ -438,8 +438,8 @@ pub(crate) async fn answer(hub: &Arc<Hub>, call: &Call, body: Body, streams: &St
 /// What a request counts as for the throttle; methods are metered where they are called.
 const fn limited(does: Do) -> Option<Operation> {
     match does {
+        // `ChangeDevices` is counted once it is known for how many it is.
         Do::ListDevices
-        | Do::ChangeDevices
         | Do::GetDevice
         | Do::PutDevice
         | Do::DeleteDevice

@@ -10,7 +10,7 @@ use nave_hub::provisioning::{
     registration_json,
 };
 use nave_hub::{ErrorCode, HubError, Provisioning};
-use nave_model::{IdScope, RegistrationStatus};
+use nave_model::{IdScope, RegistrationStatus, SecretText};
 use serde_json::{Map, Value};
 
 use crate::call::{Call, parse_json, read_text};
@@ -95,8 +95,11 @@ fn service(call: &Call) -> Result<Arc<Provisioning>, HubError> {
 /// What the device presented. Without anything it is refused before its body is read; that is also the first step of a TPM,
 /// which needs a body and an answer with `authenticationKey`.
 fn credentials(call: &Call) -> Result<Credentials, HubError> {
-    let credentials =
-        Credentials { token: call.token().map(str::to_owned), certificates: call.peer.certificates().to_vec() };
+    let credentials = Credentials {
+        token: call.token().map(|token| SecretText::new(token.to_owned())),
+        certificates: call.peer.certificates().to_vec(),
+        peer: Some(call.peer.address.ip()),
+    };
     if credentials.token.is_none() && credentials.certificates.is_empty() {
         return Err(unauthorized(
             "Unauthorized: neither an Authorization header nor a client certificate. TPM attestation is not available \

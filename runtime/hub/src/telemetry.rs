@@ -1,6 +1,7 @@
 //! Device-to-cloud messages: accepted, routed, made durable, and only then acknowledged.
 
 use std::borrow::Cow;
+use std::slice;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -154,8 +155,13 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As [`Hub::send_telemetry`].
+    /// As [`Hub::send_telemetry`]. What the throttle or the quota refuses is lost, because nobody is there to send it again.
     pub async fn send_will(&self, session: &Session, will: Message) -> Result<(), HubError> {
+        let passed = self.throttle.messages(&self.env, &session.identity, slice::from_ref(&will)).await;
+        if let Err(error) = passed {
+            tracing::info!(hub = %self.id(), device = %session.identity, %error, "a will message was refused");
+            return Err(error);
+        }
         let first = session.number_messages(1);
         self.take(&Origin::session(session), first, &[will]).await
     }

@@ -7,10 +7,12 @@
 //! A rate is kept by one time per bucket, the moment up to which its allowance is used (the generic cell rate algorithm):
 //! there is nothing to refill and no timer.
 
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 use nave_env::{Moment, SharedEnv};
 use nave_metrics::{Counter, Family, Page};
 use nave_model::Identity;
@@ -29,8 +31,8 @@ pub const MAX_DELAY: Duration = Duration::from_secs(2);
 /// Messages are let through in parts of about this much time, so that a large batch is late and not refused.
 const PART: Duration = Duration::from_secs(1);
 
-/// Devices of which the last polls are remembered; beyond, those whose allowance is whole again are forgotten, and while there
-/// are none, further devices are not limited.
+/// Devices and network addresses of which the last operations are remembered, of each kind so many; beyond, those whose
+/// allowance is whole again are forgotten, and while there are none, further ones are not limited.
 const MAX_REMEMBERED: usize = 65_536;
 
 /// Length of a day of the quota.
@@ -56,17 +58,23 @@ pub enum Operation {
     Registry,
     /// Bytes of direct methods.
     MethodBytes,
+    /// Cloud-to-device messages that services send.
+    CloudToDeviceSends,
+    /// Cloud-to-device messages that devices fetch over HTTPS.
+    CloudToDeviceReceives,
     /// Registrations with the provisioning service.
     Registrations,
     /// Requests to the provisioning service's own API.
     Provisioning,
     /// Polls of one device for its registration.
     DevicePolls,
+    /// Attempts of one network address whose proof does not hold.
+    FailedRegistrations,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Connects,
         Self::Messages,
         Self::DeviceMessages,
@@ -74,9 +82,12 @@ impl Operation {
         Self::TwinUpdates,
         Self::Registry,
         Self::MethodBytes,
+        Self::CloudToDeviceSends,
+        Self::CloudToDeviceReceives,
         Self::Registrations,
         Self::Provisioning,
         Self::DevicePolls,
+        Self::FailedRegistrations,
     ];
 
     /// The name in metrics and in the configuration.
@@ -89,9 +100,12 @@ impl Operation {
             Self::TwinUpdates => "twin_updates",
             Self::Registry => "registry",
             Self::MethodBytes => "method_bytes",
+            Self::CloudToDeviceSends => "cloud_to_device_sends",
+            Self::CloudToDeviceReceives => "cloud_to_device_receives",
             Self::Registrations => "registrations",
             Self::Provisioning => "provisioning",
             Self::DevicePolls => "device_polls",
+            Self::FailedRegistrations => "failed_registrations",
         }
     }
 }
@@ -139,7 +153,8 @@ pub(crate) struct Throttle {
 struct State {
     limits: Limits,
     buckets: [Bucket; Operation::ALL.len()],
-    devices: Mutex<HashMap<Box<str>, Bucket>>,
+    devices: Buckets<Box<str>>,
+    peers: Buckets<IpAddr>,
     /// The day, and what of its quota is used.
     day: Mutex<(u64, u64)>,
 }
@@ -176,12 +191,69 @@ impl Bucket {
     fn is_whole(&self, now: Moment) -> bool {
         *self.0.lock() <= now.since_start()
     }
+
+    /// Notes what was done already.
+    fn note(&self, now: Moment, cost: f64, rate: f64) {
+        let mut used = self.0.lock();
+        let step = Duration::try_from_secs_f64(cost / rate).unwrap_or(Duration::MAX);
+        *used = (*used).max(now.since_start()).saturating_add(step);
+    }
+
+    /// All of the allowance is used, the burst included.
+    fn is_used_up(&self, now: Moment) -> bool {
+        self.0.lock().saturating_sub(now.since_start()) >= BURST
+    }
+}
+
+/// Allowances of devices or addresses, [`MAX_REMEMBERED`] of them.
+#[derive(Debug)]
+struct Buckets<K>(Mutex<HashMap<K, Bucket>>);
+
+impl<K> Default for Buckets<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash> Buckets<K> {
+    /// Looks at the bucket of `key`; `None` if there is no place for one.
+    fn with<Q, T>(&self, key: &Q, now: Moment, look: impl FnOnce(&Bucket) -> T) -> Option<T>
+    where
+        Q: Hash + Equivalent<K> + ToOwned + ?Sized,
+        Q::Owned: Into<K>,
+    {
+        let mut buckets = self.0.lock();
+        if buckets.len() >= MAX_REMEMBERED && !buckets.contains_key(key) {
+            buckets.retain(|_, bucket| !bucket.is_whole(now));
+            if buckets.len() >= MAX_REMEMBERED {
+                return None;
+            }
+        }
+        if let Some(bucket) = buckets.get(key) {
+            return Some(look(bucket));
+        }
+        Some(look(buckets.entry(key.to_owned().into()).or_default()))
+    }
+}
+
+/// An address as one that pays: of IPv6 the network, which has all the addresses of one client.
+fn payer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
 }
 
 impl Throttle {
     pub(crate) fn set(&self, limits: Limits) {
         let state = (limits != Limits::default()).then(|| {
-            Arc::new(State { limits, buckets: Default::default(), devices: Mutex::default(), day: Mutex::default() })
+            Arc::new(State {
+                limits,
+                buckets: Default::default(),
+                devices: Buckets::default(),
+                peers: Buckets::default(),
+                day: Mutex::default(),
+            })
         });
         *self.current.write() = state;
     }
@@ -217,18 +289,28 @@ impl Throttle {
         let Some(state) = self.state() else { return Ok(()) };
         let Some(rate) = state.limits.rate(operation) else { return Ok(()) };
         let now = env.monotonic();
-        let verdict = {
-            let mut devices = state.devices.lock();
-            if devices.len() >= MAX_REMEMBERED && !devices.contains_key(device) {
-                devices.retain(|_, bucket| !bucket.is_whole(now));
-            }
-            if devices.len() >= MAX_REMEMBERED && !devices.contains_key(device) {
-                Verdict::Pass
-            } else {
-                devices.entry_ref(device).or_default().take(now, cost as f64, rate)
-            }
-        };
-        self.obey(env, operation, verdict).await
+        let verdict = state.devices.with(device, now, |bucket| bucket.take(now, cost as f64, rate));
+        self.obey(env, operation, verdict.unwrap_or(Verdict::Pass)).await
+    }
+
+    /// Whether an address may try to prove something: not if too much of what it tried was wrong.
+    ///
+    /// # Errors
+    ///
+    /// 429001.
+    pub(crate) fn admit(&self, env: &SharedEnv, operation: Operation, address: IpAddr) -> Result<(), HubError> {
+        let Some(state) = self.state().filter(|state| state.limits.rate(operation).is_some()) else { return Ok(()) };
+        let now = env.monotonic();
+        let used_up = state.peers.0.lock().get(&payer(address)).is_some_and(|bucket| bucket.is_used_up(now));
+        if used_up { Err(self.refuse(operation)) } else { Ok(()) }
+    }
+
+    /// Notes that what an address tried was wrong.
+    pub(crate) fn note_failure(&self, env: &SharedEnv, operation: Operation, address: IpAddr) {
+        let Some(state) = self.state() else { return };
+        let Some(rate) = state.limits.rate(operation) else { return };
+        let now = env.monotonic();
+        state.peers.with(&payer(address), now, |bucket| bucket.note(now, 1.0, rate));
     }
 
     async fn obey(&self, env: &SharedEnv, operation: Operation, verdict: Verdict) -> Result<(), HubError> {
@@ -239,17 +321,17 @@ impl Throttle {
                 env.sleep(time).await;
                 Ok(())
             }
-            Verdict::Refuse => {
-                self.refused[operation as usize].increment();
-                Err(HubError::new(
-                    ErrorCode::ThrottlingException,
-                    format!(
-                        "Too many operations ({}): the hub's throttle refuses this one. Try again later.",
-                        operation.name()
-                    ),
-                ))
-            }
+            Verdict::Refuse => Err(self.refuse(operation)),
         }
+    }
+
+    fn refuse(&self, operation: Operation) -> HubError {
+        self.refused[operation as usize].increment();
+        let name = operation.name();
+        HubError::new(
+            ErrorCode::ThrottlingException,
+            format!("Too many operations ({name}): the hub's throttle refuses this one. Try again later."),
+        )
     }
 
     /// How many messages are let through at once; all of them where nothing is limited.
@@ -287,8 +369,13 @@ impl Throttle {
 
     pub(crate) fn collect(&self, owner: &str, page: &mut Page) {
         for operation in Operation::ALL {
-            let provisioning =
-                matches!(operation, Operation::Registrations | Operation::Provisioning | Operation::DevicePolls);
+            let provisioning = matches!(
+                operation,
+                Operation::Registrations
+                    | Operation::Provisioning
+                    | Operation::DevicePolls
+                    | Operation::FailedRegistrations
+            );
             if provisioning != owner.starts_with('$') {
                 continue;
             }
@@ -350,6 +437,24 @@ mod tests {
         let bucket = Bucket::default();
         assert_eq!(bucket.take(at(0), 1_000.0, 1.0), Verdict::Wait(MAX_DELAY));
         assert_eq!(bucket.take(at(0), 1.0, 1.0), Verdict::Refuse);
+    }
+
+    #[test]
+    fn an_address_pays_for_what_was_wrong_and_no_other() {
+        let env: SharedEnv = nave_env::sim::Simulation::new(1, nave_model::Timestamp::default()).host();
+        let mut limits = Limits::default();
+        limits.set(Operation::FailedRegistrations, 1.0);
+        let throttle = Throttle::default();
+        throttle.set(limits);
+        let [one, neighbour, other] =
+            ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse().unwrap());
+        let admitted = |address| throttle.admit(&env, Operation::FailedRegistrations, address).is_ok();
+        for _ in 0..5 {
+            assert!(admitted(one));
+            throttle.note_failure(&env, Operation::FailedRegistrations, one);
+        }
+        assert_eq!([one, neighbour, other].map(admitted), [false, false, true]);
+        assert_eq!(payer("::ffff:10.0.0.1".parse().unwrap()), payer("10.0.0.1".parse().unwrap()));
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl Tier {
     pub fn limits(self, units: u32) -> Limits {
         let count = f64::from(units);
         let minute = |operations: f64| operations / 60.0;
+        // Sending to devices has the rate of the registry, fetching ten times that (limits §3).
         let (registry, connects, method_kilobytes, reads, updates) = match self {
             Self::Free | Self::One => {
                 (minute(100.0) * count, f64::max(100.0, 12.0 * count), 160.0 * count, 100.0, 50.0)
@@ -55,6 +56,8 @@ impl Tier {
         };
         let mut limits = Limits::default();
         limits.set(Operation::Registry, registry);
+        limits.set(Operation::CloudToDeviceSends, registry);
+        limits.set(Operation::CloudToDeviceReceives, registry * 10.0);
         limits.set(Operation::Connects, connects);
         limits.set(Operation::Messages, connects);
         limits.set(Operation::MethodBytes, method_kilobytes * 1_024.0);
@@ -71,12 +74,14 @@ impl Tier {
     }
 }
 
-/// The limits of a provisioning service: 1,000 registrations and 1,000 requests a minute, 5 polls of a device in 10 seconds.
+/// The limits of a provisioning service: 1,000 registrations and 1,000 requests a minute, 5 polls of a device in 10 seconds. And
+/// what the cloud service does not publish: an address may fail 60 times a minute.
 pub fn provisioning_limits() -> Limits {
     let mut limits = Limits::default();
     limits.set(Operation::Registrations, 1_000.0 / 60.0);
     limits.set(Operation::Provisioning, 1_000.0 / 60.0);
     limits.set(Operation::DevicePolls, 0.5);
+    limits.set(Operation::FailedRegistrations, 1.0);
     limits
 }
 
@@ -93,6 +98,8 @@ mod tests {
         assert_eq!(ten.rate(Operation::Messages), Some(120.0));
         assert_eq!(ten.rate(Operation::TwinReads), Some(100.0));
         assert_eq!(Tier::Two.limits(20).rate(Operation::TwinUpdates), Some(100.0));
+        assert_eq!(Tier::Three.limits(1).rate(Operation::CloudToDeviceSends), Some(5_000.0 / 60.0));
+        assert_eq!(Tier::Two.limits(3).rate(Operation::CloudToDeviceReceives), Some(50.0));
         assert_eq!(Tier::Three.limits(2).rate(Operation::Connects), Some(12_000.0));
         assert!(Tier::NAMES.iter().all(|name| Tier::parse(&name.to_lowercase()).is_some()));
         assert_eq!(Tier::parse("S4"), None);

@@ -9,6 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use nave_env::{BoxFuture, SharedEnv};
 use nave_hub::provisioning::{Attempt, Credentials, MAX_REGISTRATION_BYTES, Operation, operation_json};
 use nave_hub::{ErrorCode, HubError, Platform, Provisioning};
+use nave_model::SecretText;
 use nave_mqtt::connect::DpsUsername;
 use nave_mqtt::encode;
 use nave_mqtt::packet::{Connect, Delivery, Login, PacketId, QoS, SubAckCode};
@@ -74,8 +75,9 @@ impl DpsSide {
             answer_delay: is_java(&username).then_some(ANSWER_DELAY),
             api_version: username.api_version.map(Cow::into_owned),
             credentials: Credentials {
-                token: (!token.is_empty()).then(|| token.to_owned()),
+                token: (!token.is_empty()).then(|| SecretText::new(token.to_owned())),
                 certificates: peer.certificates.clone(),
+                peer: Some(peer.address.ip()),
             },
             subscribed: None,
             requests: FuturesUnordered::new(),

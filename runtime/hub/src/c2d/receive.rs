@@ -9,14 +9,16 @@ use super::queue::{Handover, Holder, Settlement};
 use crate::connect::Authenticated;
 use crate::error::{ErrorCode, HubError};
 use crate::hub::Hub;
+use crate::throttle::Operation;
 
 impl Hub {
     /// The oldest message that waits, locked for the caller; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// 401 if the device was deleted meanwhile.
+    /// 401 if the device was deleted meanwhile, 429 when devices ask too fast.
     pub async fn receive_message(&self, who: &Authenticated) -> Result<Option<Received>, HubError> {
+        self.pass(Operation::CloudToDeviceReceives, 1).await?;
         let device = who.identity.device_id();
         let mut random = [0; 16];
         self.env.fill_random(&mut random);

@@ -12,6 +12,7 @@ use super::{MAX_TIME_TO_LIVE, due, guid};
 use crate::error::{ErrorCode, HubError};
 use crate::hub::{Hub, decode, put};
 use crate::telemetry::system;
+use crate::throttle::Operation;
 
 /// Largest message to a device: body, values of system properties, names and values of application properties (Azure IoT Hub
 /// documentation, quotas).
@@ -47,7 +48,7 @@ impl Hub {
     /// # Errors
     ///
     /// 404 for an unknown device, 403004 if its queue is full, 403009 for an impossible expiry time, 413 if the message is
-    /// too large, 400 for an id or property that no message can have.
+    /// too large, 400 for an id or property that no message can have, 429 when services send too fast.
     pub async fn send_to_device(&self, device: &DeviceId, message: CloudToDevice) -> Result<String, HubError> {
         let now = self.env.now();
         let settings = self.queues.settings();
@@ -59,6 +60,7 @@ impl Hub {
         };
         let content = contents(device, &message, &message_id);
         let size = check_size(&content)?;
+        self.pass(Operation::CloudToDeviceSends, 1).await?;
         let _lane = self.queues.lanes.enter(device).await;
         let (record, _) = self.require(&Identity::device(device.clone())).await?;
         let sent = self.change_queue(device, &record.generation_id, Party::Anyone, |queue, now| {

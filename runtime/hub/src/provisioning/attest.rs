@@ -43,7 +43,7 @@ pub(crate) struct DeviceCredentials {
 
 impl Proof {
     pub(crate) fn read(credentials: &Credentials) -> Result<Self, Rejection> {
-        if let Some(token) = credentials.token.as_deref().filter(|token| !token.is_empty()) {
+        if let Some(token) = credentials.token.as_ref().map(SecretText::reveal).filter(|token| !token.is_empty()) {
             return Ok(Self::Token(SasToken::parse(token)?));
         }
         if credentials.certificates.is_empty() {

@@ -1,5 +1,10 @@
 //! A twin that moves to another hub: copied when the device is placed there, brought up to date when the device is removed
 //! from the hub that it left. Services may write to that one until it is gone, and what it acknowledged moves along.
+//!
+//! Modules do not move, as in the cloud service: "device data" are the twin, the capabilities and the id of the device
+//! (documentation of `ReprovisionPolicy.MigrateDeviceData`), and who tried it found no module at the new hub
+//! (Azure/iotedge issue 6697). They end with the device at the old hub. `$edgeAgent` and `$edgeHub` of an edge device begin
+//! anew, others are made by whoever manages them.
 
 use nave_engine::provisioning::Migration;
 use nave_model::{CopiedTwin, DeviceId, DeviceRecord, DeviceStatus, Identity, Removal, SectionRecord};

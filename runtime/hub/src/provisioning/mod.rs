@@ -13,6 +13,7 @@ mod postponed;
 mod register;
 mod view;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,6 +25,7 @@ use nave_model::{EnrollmentRecord, HostName, IdScope, Keys, RegistrationId, Tena
 use nave_store::{Revision, Store};
 use parking_lot::Mutex;
 
+use self::register::unauthorized;
 use crate::authority::Authorities;
 use crate::error::HubError;
 use crate::hub::Hub;
@@ -196,13 +198,26 @@ impl Provisioning {
         !self.answers_at_once.load(Ordering::Relaxed)
     }
 
-    /// Lets a request to the service's own API through, perhaps later.
+    /// Lets a request to the service's own API through, perhaps later; one for several enrollments counts as several.
     ///
     /// # Errors
     ///
     /// 429001 when it would have to wait for too long.
-    pub async fn pass(&self) -> Result<(), HubError> {
-        self.throttle.pass(&self.env, Limited::Provisioning, 1).await
+    pub async fn pass(&self, operations: u64) -> Result<(), HubError> {
+        self.throttle.pass(&self.env, Limited::Provisioning, operations).await
+    }
+
+    /// Whether somebody may try to prove what they are.
+    pub(crate) fn admit(&self, credentials: &Credentials) -> Result<(), HubError> {
+        credentials.peer.map_or(Ok(()), |peer| self.throttle.admit(&self.env, Limited::FailedRegistrations, peer))
+    }
+
+    /// Notes that somebody could not prove what they are; the error to tell them.
+    pub(crate) fn refuse(&self, credentials: &Credentials, reason: impl fmt::Display) -> HubError {
+        if let Some(peer) = credentials.peer {
+            self.throttle.note_failure(&self.env, Limited::FailedRegistrations, peer);
+        }
+        unauthorized().with_detail(reason)
     }
 
     pub(crate) const fn metrics(&self) -> &ProvisioningMetrics {

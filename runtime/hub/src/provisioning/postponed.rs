@@ -122,8 +122,8 @@ impl Postponed {
 
 fn size(attempt: &Attempt) -> usize {
     let credentials = &attempt.credentials;
-    let texts = [&attempt.payload, &credentials.token, &attempt.api_version];
-    let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+    let texts = [&attempt.payload, &attempt.api_version].into_iter().flatten().map(String::len).sum::<usize>()
+        + credentials.token.as_ref().map_or(0, |token| token.reveal().len());
     OVERHEAD + attempt.registration_id.len() + texts + credentials.certificates.iter().map(Vec::len).sum::<usize>()
 }
 

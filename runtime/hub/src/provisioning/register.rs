@@ -3,6 +3,7 @@
 //! The answer "assigning" with an operation id is given only once the outcome is on disk, so that a poll finds it whatever
 //! happens in between. Only a decision to come back later is given before: then the registration is on record as assigning.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use nave_engine::provisioning::{
 };
 use nave_model::{
     AttestationRecord, DeviceAddress, EnrollmentKind, EnrollmentRecord, FormatVersion, Json, RegistrationId,
-    RegistrationRecord, RegistrationStatus, Removal, Substatus,
+    RegistrationRecord, RegistrationStatus, Removal, SecretText, Substatus,
 };
 use nave_store::Revision;
 use serde_json::Value;
@@ -40,9 +41,11 @@ pub const MAX_REGISTRATION_BYTES: usize = 96 << 10;
 #[derive(Clone, Default)]
 pub struct Credentials {
     /// The token's text.
-    pub token: Option<String>,
+    pub token: Option<SecretText>,
     /// The certificate chain of the TLS handshake, leaf first, DER.
     pub certificates: Vec<Vec<u8>>,
+    /// Where it came from: who fails too often is not listened to for a while.
+    pub peer: Option<IpAddr>,
 }
 
 /// A registration request.
@@ -135,9 +138,9 @@ impl Provisioning {
     }
 
     async fn begin(self: &Arc<Self>, attempt: &Attempt) -> Result<Operation, HubError> {
-        self.throttle.pass(&self.env, Limited::Registrations, 1).await?;
+        self.admit(&attempt.credentials)?;
         let id = registration_id(&attempt.registration_id)?;
-        let proof = Proof::read(&attempt.credentials).map_err(|error| unauthorized().with_detail(error))?;
+        let proof = Proof::read(&attempt.credentials).map_err(|error| self.refuse(&attempt.credentials, error))?;
         let _lane = self.lanes.enter(&id).await;
         let operation_id = self.new_operation_id();
         let operation = self.attempt(&id, attempt, &proof, &operation_id, Retries::default()).await?;
@@ -210,10 +213,11 @@ impl Provisioning {
         written_id: &str,
         credentials: &Credentials,
     ) -> Result<RegistrationRecord, HubError> {
+        self.admit(credentials)?;
         let id = registration_id(written_id)?;
-        let proof = Proof::read(credentials).map_err(|error| unauthorized().with_detail(error))?;
+        let proof = Proof::read(credentials).map_err(|error| self.refuse(credentials, error))?;
         let attested = self.attest(&id, written_id, &proof).await?;
-        attested.verdict.map_err(|reason| unauthorized().with_detail(reason))?;
+        attested.verdict.map_err(|reason| self.refuse(credentials, reason))?;
         Ok(self.load_registration(&id).await?.ok_or_else(|| registration_not_found(&id))?.0)
     }
 
@@ -226,10 +230,16 @@ impl Provisioning {
         retries: Retries,
     ) -> Result<Operation, HubError> {
         let attested = self.attest(id, &attempt.registration_id, proof).await?;
-        let current = self.load_registration(id).await?;
-        if current.as_ref().is_some_and(|(record, _)| record.removal.is_some()) {
+        match &attested.verdict {
+            // Only of devices that are known: else anybody could use up everybody's allowance.
+            Ok(_) if retries == Retries::default() => self.throttle.pass(&self.env, Limited::Registrations, 1).await?,
+            Ok(_) => {}
+            Err(reason) => drop(self.refuse(&attempt.credentials, reason)),
+        }
+        let mut current = self.load_registration(id).await?;
+        while current.as_ref().is_some_and(|(record, _)| record.removal.is_some()) {
             self.finish_removal(id).await?;
-            return Box::pin(self.attempt(id, attempt, proof, operation_id, retries)).await;
+            current = self.load_registration(id).await?;
         }
         let request = self.request(attempt, proof, &attested, current.as_ref().map(|(record, _)| record));
         let (decision, decider, by_policy) = match self.functions.begin_registration(&request)? {
@@ -492,6 +502,6 @@ fn registration_id(text: &str) -> Result<RegistrationId, HubError> {
 }
 
 /// DPS answers 401002 to every device that it does not let in.
-fn unauthorized() -> HubError {
+pub(super) fn unauthorized() -> HubError {
     HubError::new(ErrorCode::IotHubUnauthorizedAccess, "Unauthorized")
 }

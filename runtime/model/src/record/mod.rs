@@ -17,6 +17,7 @@ mod registration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use zeroize::Zeroize as _;
 
 pub use allocation_policy::{
     AllocationPolicyRecord, CanaryRecord, PolicyLimitsRecord, PolicyVersionRecord, ReturnRecord,
@@ -144,7 +145,7 @@ impl PartialEq for Json {
     }
 }
 
-/// Text that must not be shown: a key in base64. Its `Debug` output is fixed.
+/// Text that must not be shown: a key in base64, a token. Its `Debug` output is fixed, and it is wiped when it is dropped.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretText(String);
@@ -158,6 +159,12 @@ impl SecretText {
     /// The secret itself, to be used and not to be shown.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for SecretText {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

@@ -243,6 +243,8 @@ pub(super) mod tests {
         twin_updates_per_second = 1
         registry_per_second = 1
         method_bytes_per_second = 1
+        cloud_to_device_sends_per_second = 1
+        cloud_to_device_receives_per_second = 1
         [hub.cloud_to_device]
         ttl_minutes = 60
         max_delivery_count = 10
@@ -275,6 +277,7 @@ pub(super) mod tests {
         registrations_per_minute = 1
         requests_per_minute = 1
         device_polls_per_minute = 1
+        failed_registrations_per_minute = 1
         [[provisioning.policy_key]]
         name = "release"
         public_key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="

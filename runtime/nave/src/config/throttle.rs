@@ -32,11 +32,15 @@ pub(super) struct HubThrottleSection {
     twin_updates_per_second: Option<f64>,
     registry_per_second: Option<f64>,
     method_bytes_per_second: Option<f64>,
+    cloud_to_device_sends_per_second: Option<f64>,
+    cloud_to_device_receives_per_second: Option<f64>,
 }
 
 impl HubThrottleSection {
     /// The keys, for whoever looks for unknown ones.
     pub(super) const KEYS: &[&str] = &[
+        "cloud_to_device_receives_per_second",
+        "cloud_to_device_sends_per_second",
         "connects_per_second",
         "device_messages_per_second",
         "messages_per_day",
@@ -62,6 +66,8 @@ impl HubThrottleSection {
             ("twin_updates_per_second", json!(self.twin_updates_per_second)),
             ("registry_per_second", json!(self.registry_per_second)),
             ("method_bytes_per_second", json!(self.method_bytes_per_second)),
+            ("cloud_to_device_sends_per_second", json!(self.cloud_to_device_sends_per_second)),
+            ("cloud_to_device_receives_per_second", json!(self.cloud_to_device_receives_per_second)),
         ];
         Ok(Throttle { limits: self.limits(place)?, keys })
     }
@@ -91,6 +97,12 @@ impl HubThrottleSection {
             ("twin_updates_per_second", Operation::TwinUpdates, self.twin_updates_per_second),
             ("registry_per_second", Operation::Registry, self.registry_per_second),
             ("method_bytes_per_second", Operation::MethodBytes, self.method_bytes_per_second),
+            ("cloud_to_device_sends_per_second", Operation::CloudToDeviceSends, self.cloud_to_device_sends_per_second),
+            (
+                "cloud_to_device_receives_per_second",
+                Operation::CloudToDeviceReceives,
+                self.cloud_to_device_receives_per_second,
+            ),
         ] {
             set(&mut limits, operation, rate, || place(&format!("throttle.{key}")))?;
         }
@@ -110,12 +122,18 @@ pub(super) struct ProvisioningThrottleSection {
     registrations_per_minute: Option<f64>,
     requests_per_minute: Option<f64>,
     device_polls_per_minute: Option<f64>,
+    failed_registrations_per_minute: Option<f64>,
 }
 
 impl ProvisioningThrottleSection {
     /// The keys, for whoever looks for unknown ones.
-    pub(super) const KEYS: &[&str] =
-        &["device_polls_per_minute", "registrations_per_minute", "requests_per_minute", "standard"];
+    pub(super) const KEYS: &[&str] = &[
+        "device_polls_per_minute",
+        "failed_registrations_per_minute",
+        "registrations_per_minute",
+        "requests_per_minute",
+        "standard",
+    ];
 
     /// What the provisioning service is limited to.
     pub(super) fn throttle(&self) -> Result<Throttle, ConfigError> {
@@ -124,6 +142,7 @@ impl ProvisioningThrottleSection {
             ("registrations_per_minute", json!(self.registrations_per_minute)),
             ("requests_per_minute", json!(self.requests_per_minute)),
             ("device_polls_per_minute", json!(self.device_polls_per_minute)),
+            ("failed_registrations_per_minute", json!(self.failed_registrations_per_minute)),
         ];
         Ok(Throttle { limits: self.limits()?, keys })
     }
@@ -134,6 +153,7 @@ impl ProvisioningThrottleSection {
             ("registrations_per_minute", Operation::Registrations, self.registrations_per_minute),
             ("requests_per_minute", Operation::Provisioning, self.requests_per_minute),
             ("device_polls_per_minute", Operation::DevicePolls, self.device_polls_per_minute),
+            ("failed_registrations_per_minute", Operation::FailedRegistrations, self.failed_registrations_per_minute),
         ] {
             let per_second = rate.map(|rate| rate / 60.0);
             set(&mut limits, operation, per_second, || format!("provisioning.throttle.{key}"))?;

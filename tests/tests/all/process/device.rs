@@ -6,7 +6,7 @@ use std::time::Duration;
 use nave_auth::SharedKey;
 use nave_mqtt::decode::{Decoded, decode};
 use nave_mqtt::encode;
-use nave_mqtt::packet::{ConnAck, Connect, Delivery, Login, Packet, PacketId, QoS, Subscription};
+use nave_mqtt::packet::{ConnAck, Connect, Delivery, Login, Packet, PacketId, QoS, Subscription, Will};
 use nave_mqtt::topic::{Client, FromServer, ToServer, parse_from_server};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -50,10 +50,30 @@ impl Link {
         password: &str,
         clean_session: bool,
     ) -> io::Result<(Self, bool)> {
+        Self::open(ready, client_id, username, password, clean_session, None).await
+    }
+
+    /// A device's connection to its hub, with a will.
+    pub(super) async fn with_will(ready: &Ready, device: &str, key: &SharedKey, will: &[u8]) -> io::Result<Self> {
+        let password = token(&format!("{HUB}/devices/{device}"), key, None);
+        let username = format!("{HUB}/{device}/?api-version=2021-04-12");
+        let topic = format!("devices/{device}/messages/events/");
+        let will = Will { topic: &topic, payload: will, qos: QoS::AtLeastOnce, retain: false };
+        Ok(Self::open(ready, device, &username, &password, true, Some(will)).await?.0)
+    }
+
+    async fn open(
+        ready: &Ready,
+        client_id: &str,
+        username: &str,
+        password: &str,
+        clean_session: bool,
+        will: Option<Will<'_>>,
+    ) -> io::Result<(Self, bool)> {
         let stream = in_time("a TLS handshake", dial(ready, ready.mqtts())).await?;
         let mut link = Self { stream, input: Vec::new() };
         let login = Login { username, password: Some(password.as_bytes()) };
-        let packet = Connect { client_id, clean_session, keep_alive: 0, will: None, login: Some(login) };
+        let packet = Connect { client_id, clean_session, keep_alive: 0, will, login: Some(login) };
         let mut bytes = Vec::new();
         encode::connect(&mut bytes, &packet).unwrap();
         link.send(&bytes).await?;

@@ -33,7 +33,11 @@ fn a_policy_is_told_how_the_device_proved_itself() {
         );
         let attempt = Attempt {
             registration_id: "device-0".to_owned(),
-            credentials: Credentials { token: Some(token), certificates: Vec::new() },
+            credentials: Credentials {
+                token: Some(nave_model::SecretText::new(token)),
+                certificates: Vec::new(),
+                peer: None,
+            },
             payload: Some(r#"{"site":7}"#.to_owned()),
             force: false,
             api_version: Some("2019-03-31".to_owned()),
