@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown};
 use std::path::Path;
 
 const OWNER_ONLY_DIR: u32 = 0o700;
@@ -36,6 +36,30 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> 
     // The rename itself has to reach the disk too. A bare name has an empty parent: it is in the current folder.
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
+}
+
+/// Gives what is at `path`, and below, to the owner of `dir`, as far as it is ours and `dir` is not. Else what root did in the
+/// data directory of a service could not be used by the service.
+pub(crate) fn give_to_owner_of(dir: &Path, path: &Path) -> io::Result<()> {
+    let about = std::fs::metadata(dir)?;
+    // The owner of a process is its effective user.
+    let Ok(me) = std::fs::metadata("/proc/self").map(|process| process.uid()) else { return Ok(()) };
+    if about.uid() == me {
+        return Ok(());
+    }
+    let mut waiting = vec![path.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let found = std::fs::symlink_metadata(&path)?;
+        if found.uid() == me {
+            lchown(&path, Some(about.uid()), Some(about.gid()))?;
+        }
+        if found.is_dir() {
+            for entry in std::fs::read_dir(&path)? {
+                waiting.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn write_synced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {

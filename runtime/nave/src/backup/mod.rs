@@ -13,8 +13,8 @@ mod write;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fuzzing::fuzz_backup;
-pub(crate) use read::check;
-pub(crate) use restore::restore;
+pub(crate) use read::{Whole, check};
+pub(crate) use restore::{restore, was_interrupted};
 pub(crate) use write::{LogOf, Source, offline, write};
 
 /// Why a backup cannot be made or used.

@@ -8,8 +8,8 @@ use nave_store::{Entry, Revision};
 use ring::digest::{Context, SHA256};
 
 use super::format::{
-    BLOCK_HEAD_BYTES, ENTRY_HEAD_BYTES, HEAD_BYTES, Kind, MAGIC, MAX_PATH_BYTES, MAX_PAYLOAD, VERSION, take_u32,
-    take_u64,
+    BLOCK_HEAD_BYTES, ENTRY_HEAD_BYTES, HEAD_BYTES, Kind, MAGIC, MAX_PATH_BYTES, MAX_PAYLOAD, VERSION, block_head,
+    take_u32, take_u64,
 };
 use super::{BackupError, Summary};
 
@@ -135,6 +135,37 @@ impl<R: Read> Reader<R> {
             std::io::ErrorKind::UnexpectedEof => self.damaged("it ends too early: it is not a whole backup"),
             _ => BackupError::io("the backup cannot be read")(error),
         })
+    }
+}
+
+/// Looks on while a backup passes by, and says at the end whether it was a whole one: whoever sends it may break off without
+/// an error. Only the end is looked at; [`check`] reads everything.
+pub(crate) struct Whole {
+    digest: Context,
+    tail: Vec<u8>,
+}
+
+impl Whole {
+    /// Length of the last block: counts and hash.
+    const END_BYTES: usize = BLOCK_HEAD_BYTES + 56;
+
+    pub(crate) fn new() -> Self {
+        Self { digest: Context::new(&SHA256), tail: Vec::new() }
+    }
+
+    /// Takes the next bytes.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        let settled = self.tail.len().saturating_sub(Self::END_BYTES);
+        self.digest.update(self.tail.get(..settled).unwrap_or_default());
+        self.tail.drain(..settled);
+    }
+
+    /// Whether the end has come.
+    pub(crate) fn is_whole(&self) -> bool {
+        let Some((head, payload)) = self.tail.split_at_checked(BLOCK_HEAD_BYTES) else { return false };
+        let hash = self.digest.clone().finish();
+        head == block_head(Kind::End, payload) && payload.ends_with(hash.as_ref())
     }
 }
 

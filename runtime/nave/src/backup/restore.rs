@@ -1,7 +1,8 @@
 //! Filling a data directory from a backup.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{BufReader, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -10,46 +11,121 @@ use nave_store::{Entry, Restorer};
 
 use super::read::{Piece, Reader};
 use super::{BackupError, Summary, check};
+use crate::files;
 
 /// How far revisions and session epochs jump. The hub that was copied went on after the copy, and what it gave out then must
 /// not be given out again: entity tags would match other contents, and message keys other messages. No hub makes four
 /// thousand million changes between a backup and its loss.
 const SKIP: u64 = 1 << 32;
 
-/// Restores the backup in `file` as the data directory `dir`, which must not exist or be empty. It is there whole or not at
-/// all. `progress` is told how many bytes have been read, twice over: the backup is checked before it is used.
+/// How far `$version` of both sections of a twin jumps, for the same reason: a device or service that remembers a larger one
+/// takes what comes for old. Clients keep it in 32 bits, so the jump is smaller: no twin changes a million times between a
+/// backup and its loss, and two thousand restores have room.
+const SKIP_VERSIONS: u64 = 1 << 20;
+
+/// Where a directory is filled before everything moves to its place: within it, because it may be a mount point, beside which
+/// nothing can be renamed into it.
+const RESTORING: &str = ".restoring";
+
+/// The names that move, one a line. It is there before the first of them does.
+const MOVING: &str = "moving";
+
+/// What may be in a directory that is empty otherwise: what file systems keep in their root, and what a hub that refused to
+/// start leaves.
+const OF_NO_MATTER: [&str; 2] = ["lost+found", "nave.lock"];
+
+/// Whether a restore into `dir` was interrupted: what is there is not a whole hub.
+pub(crate) fn was_interrupted(dir: &Path) -> bool {
+    dir.join(RESTORING).exists()
+}
+
+/// Restores the backup in `file` as the data directory `dir`, which must not exist or be empty. As long as it is not there as a
+/// whole, no hub starts with it; a repeated attempt begins anew. `progress` is told how many bytes have been read, twice over:
+/// the backup is checked before it is used.
+///
+/// Everything belongs to the owner of `dir` afterwards, also if that is not who restores.
 ///
 /// # Errors
 ///
 /// [`BackupError`].
 pub(crate) fn restore(file: &Path, dir: &Path, mut progress: impl FnMut(u64)) -> Result<Summary, BackupError> {
     let dir = std::path::absolute(dir).map_err(BackupError::io(dir.display()))?;
-    let is_there = dir.is_dir();
-    if is_there && fs::read_dir(&dir).map_err(BackupError::io(dir.display()))?.next().is_some() {
-        return Err(BackupError::Content(format!(
-            "{} is not empty: name a directory that does not exist yet, or move this one away",
-            dir.display()
-        )));
-    }
     let open = || File::open(file).map(BufReader::new).map_err(BackupError::io(file.display()));
     check(open()?, &mut progress)?;
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".restoring.{}", std::process::id()));
-    let temporary = dir.with_file_name(name);
+    let is_there = dir.is_dir();
+    if is_there {
+        clean(&dir)?;
+        if !names(&dir)?.is_empty() {
+            return Err(BackupError::Content(format!(
+                "{} is not empty: name a directory that does not exist yet, or move what is in it away",
+                dir.display()
+            )));
+        }
+    }
+    files::private_dir(&dir).map_err(BackupError::io(dir.display()))?;
+    let temporary = dir.join(RESTORING);
     let filled = fill(open()?, &temporary, &mut progress);
     let done = filled.and_then(|summary| {
-        if is_there {
-            fs::remove_dir(&dir).map_err(BackupError::io(dir.display()))?;
-        }
-        fs::rename(&temporary, &dir).map_err(BackupError::io(dir.display()))?;
-        sync_dir(dir.parent().unwrap_or(&dir))?;
+        files::give_to_owner_of(&dir, &temporary).map_err(BackupError::io(dir.display()))?;
+        move_in(&temporary, &dir)?;
         Ok(summary)
     });
     if done.is_err() {
         // What is left of a failed attempt is of no use; that it cannot be removed changes nothing.
-        let _ = fs::remove_dir_all(&temporary);
+        let _ = clean(&dir);
+        if !is_there {
+            let _ = fs::remove_dir(&dir);
+        }
     }
     done
+}
+
+/// The names in a directory that count.
+fn names(dir: &Path) -> Result<Vec<OsString>, BackupError> {
+    let failed = |error| BackupError::io(dir.display())(error);
+    let names = fs::read_dir(dir).map_err(failed)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names: Vec<OsString> = names.collect::<Result<_, _>>().map_err(failed)?;
+    Ok(names.into_iter().filter(|name| OF_NO_MATTER.iter().all(|other| name != other)).collect())
+}
+
+/// Removes what an interrupted attempt left: what it had moved, which its list names, and then the rest.
+fn clean(dir: &Path) -> Result<(), BackupError> {
+    let temporary = dir.join(RESTORING);
+    if !temporary.exists() {
+        return Ok(());
+    }
+    let moved = fs::read_to_string(temporary.join(MOVING)).unwrap_or_default();
+    for name in moved.lines() {
+        let path = dir.join(name);
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(BackupError::io(path.display())(error));
+            }
+            _ => {}
+        }
+    }
+    fs::remove_dir_all(&temporary).map_err(BackupError::io(temporary.display()))
+}
+
+/// Moves everything out of `temporary`, which is complete and on the disk, into `dir`.
+fn move_in(temporary: &Path, dir: &Path) -> Result<(), BackupError> {
+    let moving = names(temporary)?;
+    // Names of a backup are text, and none of them is that of a directory that was not made here.
+    let list: String = moving.iter().filter_map(|name| name.to_str()).map(|name| format!("{name}\n")).collect();
+    let list_file = temporary.join(MOVING);
+    files::replace(&list_file, list.as_bytes(), files::OWNER_ONLY).map_err(BackupError::io(list_file.display()))?;
+    sync_dir(dir)?;
+    for name in &moving {
+        fs::rename(temporary.join(name), dir.join(name)).map_err(BackupError::io(dir.display()))?;
+    }
+    sync_dir(dir)?;
+    sync_dir(temporary)?;
+    // From here on it is whole: the list goes first, so that nothing that moved is removed again.
+    fs::remove_file(&list_file).map_err(BackupError::io(list_file.display()))?;
+    fs::remove_dir(temporary).map_err(BackupError::io(temporary.display()))?;
+    sync_dir(dir)?;
+    sync_dir(dir.parent().unwrap_or(dir))
 }
 
 fn fill(input: BufReader<File>, dir: &Path, progress: &mut impl FnMut(u64)) -> Result<Summary, BackupError> {
@@ -109,6 +185,9 @@ fn beyond(key: &str, entry: &Entry) -> Result<Vec<(String, Entry)>, BackupError>
         let mut record = DeviceRecord::decode(&entry.value).map_err(damaged)?;
         for counter in [&mut record.etag, &mut record.twin.etag, &mut record.outbox_count] {
             *counter = counter.saturating_add(SKIP);
+        }
+        for section in [&mut record.twin.desired, &mut record.twin.reported] {
+            section.version = section.version.saturating_add(SKIP_VERSIONS);
         }
         let session = format!(r#"{{"v":1,"epoch":{SKIP},"host":"restored"}}"#);
         let session =

@@ -134,6 +134,7 @@ fn what_is_restored_is_what_was_kept() {
     // What the lost hub gave out after the copy is not given out again.
     let device = DeviceRecord::decode(&entries[1].1.value).unwrap();
     assert_eq!((device.etag, device.twin.etag), ((1 << 32) + 1, (1 << 32) + TwinRecord::default().etag));
+    assert_eq!((device.twin.desired.version, device.twin.reported.version), (1 << 20, 1 << 20));
     let epoch = |at: usize| SessionRecord::decode(&entries[at].1.value).unwrap().epoch;
     assert_eq!((epoch(4), epoch(5), epoch(6)), ((1 << 32) + 7, 1 << 32, 1 << 32));
     let next = block_on(store.commit(vec![], vec![put("x", "")])).unwrap();
@@ -199,4 +200,61 @@ fn a_newer_format_is_refused_by_name() {
     bytes.extend([0; 100]);
     assert!(matches!(check(Cursor::new(bytes), |_| {}), Err(BackupError::Newer(2))));
     assert!(check(Cursor::new(b"PK\x03\x04 something else, long enough"), |_| {}).is_err());
+}
+
+#[test]
+fn an_empty_directory_is_filled_in_place_and_an_interrupted_attempt_is_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    hub(&dir.path().join("one"));
+    let (bytes, _) = back_up(&dir.path().join("one"));
+    let file = dir.path().join("backup");
+    std::fs::write(&file, &bytes).unwrap();
+    // As a mount point is: nothing can take its place, and file systems keep something there.
+    let two = dir.path().join("two");
+    std::fs::create_dir_all(two.join("lost+found")).unwrap();
+    let held = std::fs::File::open(&two).unwrap();
+    let number = |about: std::fs::Metadata| std::os::unix::fs::MetadataExt::ino(&about);
+    restore(&file, &two, |_| {}).unwrap();
+    assert_eq!(number(held.metadata().unwrap()), number(std::fs::metadata(&two).unwrap()), "it is the same directory");
+    let names = |dir: &Path| {
+        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let whole = names(&two);
+    assert_eq!(whole, ["log", "lost+found", "settings.json", "store", "tls"]);
+    // A crash after the first move, and one before.
+    for moved in ["settings.json\n", ""] {
+        std::fs::create_dir(two.join(".restoring")).unwrap();
+        std::fs::write(two.join(".restoring/half"), "x").unwrap();
+        std::fs::write(two.join("nave.lock"), "").unwrap();
+        std::fs::write(two.join(".restoring/moving"), format!("{moved}store\nlog\ntls\n")).unwrap();
+        assert!(was_interrupted(&two));
+        if moved.is_empty() {
+            // Something that no attempt moved is not removed.
+            assert!(restore(&file, &two, |_| {}).unwrap_err().to_string().contains("not empty"));
+            std::fs::remove_file(two.join("settings.json")).unwrap();
+        }
+        restore(&file, &two, |_| {}).unwrap();
+        std::fs::remove_file(two.join("nave.lock")).unwrap();
+        assert_eq!(names(&two), whole);
+        assert!(!was_interrupted(&two));
+    }
+}
+
+#[test]
+fn what_ends_too_early_is_not_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    hub(&dir.path().join("one"));
+    let (bytes, _) = back_up(&dir.path().join("one"));
+    for pieces in [1, 7, 65_536, bytes.len()] {
+        let mut whole = Whole::new();
+        bytes.chunks(pieces).for_each(|piece| whole.update(piece));
+        assert!(whole.is_whole());
+    }
+    for cut in [0, 30, 68, bytes.len() - 68, bytes.len() - 1] {
+        let mut whole = Whole::new();
+        whole.update(&bytes[..cut]);
+        assert!(!whole.is_whole(), "{cut}");
+    }
 }

@@ -23,7 +23,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const SCANNED_ENTRIES: usize = 4;
 
 /// Files in the data directory that are not copied: they belong to a process, or are made again.
-const LEFT_OUT: [&str; 5] = ["nave.lock", "connection.json", "store", "log", "cache"];
+const LEFT_OUT: [&str; 6] = ["nave.lock", "connection.json", "store", "log", "cache", "lost+found"];
 
 /// Directories in directories: what a hub keeps is not deeper.
 const MAX_DEPTH: usize = 8;

@@ -10,9 +10,10 @@ use clap::Args;
 use nave_env::SharedEnv;
 use nave_net::RealEnv;
 
-use crate::backup::{self, Summary};
+use crate::backup::{self, Summary, Whole};
 use crate::client::{Http, Target};
 use crate::failure::Failure;
+use crate::files;
 use crate::output::{self, Format};
 use crate::ready::Ready;
 use crate::serve::DataDir;
@@ -49,6 +50,7 @@ pub(crate) fn run(args: &BackupArgs) -> Result<(), Failure> {
     if args.file == Path::new("-") {
         return copy(&data_dir, &mut io::stdout().lock());
     }
+    refuse_inside(&args.file, &data_dir)?;
     if args.file.exists() && !args.force {
         return Err(Failure::usage(format_args!(
             "{} exists: name another file, or replace it with --force",
@@ -84,6 +86,21 @@ pub(crate) fn run(args: &BackupArgs) -> Result<(), Failure> {
     report(args.target.output, &done?)
 }
 
+/// A backup in the data directory would be part of the next one, and lost with the disk that it is for.
+fn refuse_inside(file: &Path, data_dir: &Path) -> Result<(), Failure> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (Ok(parent), Ok(data_dir)) = (parent.canonicalize(), data_dir.canonicalize()) else { return Ok(()) };
+    if parent.starts_with(&data_dir) {
+        return Err(Failure::usage(format_args!(
+            "{} is in the data directory {}: it would be part of the next backup, and lost with the disk that it is for. Name \
+             another place",
+            file.display(),
+            data_dir.display()
+        )));
+    }
+    Ok(())
+}
+
 /// What is told about a backup.
 pub(super) fn report(format: Format, summary: &Summary) -> Result<(), Failure> {
     match format {
@@ -100,14 +117,22 @@ pub(super) fn report(format: Format, summary: &Summary) -> Result<(), Failure> {
 
 /// Copies what is kept in `data_dir`, from the hub that uses it or from the directory itself.
 fn copy(data_dir: &Path, out: &mut dyn Write) -> Result<(), Failure> {
-    let mut out = Progress { out, written: 0, shown: io::stderr().is_terminal() };
+    let mut out = Progress { out, written: 0, shown: io::stderr().is_terminal(), whole: Whole::new() };
     let running = Ready::read(data_dir).ok().filter(|ready| is_alive(ready.pid));
     let Some(ready) = running else {
         // Taking the directory makes sure that no hub starts in the middle of the copy.
         if !data_dir.join("store").is_dir() {
             return Err(Failure::NotFound(format!("{} is no data directory of a hub", data_dir.display())));
         }
-        let data = DataDir::open(data_dir)?;
+        let data = DataDir::lock(data_dir)?;
+        if backup::was_interrupted(data.path()) {
+            let dir = data_dir.display();
+            return Err(Failure::runtime(format_args!(
+                "a restore into {dir} was interrupted: there is no whole hub in it"
+            )));
+        }
+        // Opening a store writes to it.
+        let _given_back = GivenBack(data.path().to_owned());
         let env: SharedEnv = RealEnv::start().map_err(Failure::runtime)?;
         let source = backup::offline(data.path(), &Arc::clone(&env)).map_err(Failure::runtime)?;
         backup::write(&source, crate::serve::now(), &mut out).map_err(Failure::runtime)?;
@@ -128,9 +153,24 @@ fn copy(data_dir: &Path, out: &mut dyn Write) -> Result<(), Failure> {
         let broken = |error| Failure::Unreachable(format!("the copy was broken off ({error}); the hub's log says why"));
         let read = stream.read(&mut buffer).map_err(broken)?;
         if read == 0 {
-            return out.flush().map_err(Failure::runtime);
+            out.flush().map_err(Failure::runtime)?;
+            if !out.whole.is_whole() {
+                return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+            return Ok(());
         }
         out.write_all(buffer.get(..read).unwrap_or_default()).map_err(Failure::runtime)?;
+    }
+}
+
+/// Gives everything in a data directory to the directory's owner when it is dropped.
+struct GivenBack(PathBuf);
+
+impl Drop for GivenBack {
+    fn drop(&mut self) {
+        if let Err(error) = files::give_to_owner_of(&self.0, &self.0) {
+            eprintln!("{}: not everything could be given back to its owner: {error}", self.0.display());
+        }
     }
 }
 
@@ -144,11 +184,13 @@ struct Progress<'a> {
     out: &'a mut dyn Write,
     written: u64,
     shown: bool,
+    whole: Whole,
 }
 
 impl Write for Progress<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
+        self.whole.update(bytes.get(..written).unwrap_or_default());
         let before = self.written / REPORT_EVERY;
         self.written += u64::try_from(written).unwrap_or_default();
         if self.shown && self.written / REPORT_EVERY != before {

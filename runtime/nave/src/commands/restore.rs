@@ -13,7 +13,8 @@ use crate::output::Format;
 
 /// Fill a data directory from a backup, or check that a backup is whole.
 ///
-/// The backup is checked before anything is written, and the directory appears whole or not at all. Start the hub with it
+/// The backup is checked before anything is written, and no hub starts with a directory that was not filled to the end; repeat
+/// the command then. The directory may be a mount point. What is in it belongs to its owner. Start the hub with it
 /// afterwards: `nave serve --data-dir DIR`. A hub that was restored goes on with new entity tags and new session numbers, so
 /// that nothing that was given out after the copy is given out again; devices only have to reconnect. Changes and telemetry
 /// after the copy are gone, and so are devices that were created after it.

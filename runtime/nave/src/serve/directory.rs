@@ -16,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
-use crate::{files, ready};
+use crate::{backup, files, ready};
 
 const LOCK: &str = "nave.lock";
 
@@ -29,6 +29,20 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// Creates the directory if necessary, locks it, and removes what a killed process left behind.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let data = Self::lock(path)?;
+        if backup::was_interrupted(&data.path) {
+            return Err(Failure::runtime(format_args!(
+                "a restore into the data directory {} was interrupted, and what is there is not a whole hub: run `nave restore` \
+                 again",
+                data.path.display()
+            )));
+        }
+        check_space(&data.path)?;
+        Ok(data)
+    }
+
+    /// The same to look at what is there, which also goes on a full disk.
+    pub(crate) fn lock(path: &Path) -> Result<Self, Failure> {
         let path = std::path::absolute(path).map_err(|error| explain(path, &error))?;
         files::private_dir(&path).map_err(|error| explain(&path, &error))?;
         let lock = OpenOptions::new()
@@ -52,7 +66,6 @@ impl DataDir {
             Err(TryLockError::Error(error)) => return Err(explain(&path, &error)),
         }
         ready::remove(&path).map_err(|error| explain(&path, &error))?;
-        check_space(&path)?;
         Ok(Self { path, _lock: lock })
     }
 

@@ -177,8 +177,7 @@ impl Operator for Process {
         let source = self.source.clone();
         let copy = move || {
             let _busy = busy;
-            let out = Chunks { sender, buffer: Vec::with_capacity(CHUNK_BYTES) };
-            copy(&source, out);
+            copy(&source, Chunks { sender, buffer: Vec::with_capacity(CHUNK_BYTES), whole: false });
         };
         let started = std::thread::Builder::new().name("nave-backup".into()).spawn(copy);
         started.map(|_| receiver).map_err(|error| OperatorError::Failed(error.to_string()))
@@ -200,12 +199,11 @@ impl Drop for Busy {
 
 fn copy(source: &Source, mut out: Chunks) {
     match backup::write(source, super::now(), &mut out) {
-        Ok(summary) => tracing::info!(bytes = summary.bytes, entries = summary.entries, "made a backup"),
-        Err(error) => {
-            tracing::warn!(%error, "a backup was broken off");
-            // Cuts the connection, so that nobody takes it for a whole one. Whoever is gone need not be told.
-            let _ = out.sender.blocking_send(Err(io::Error::other("the backup was broken off")));
+        Ok(summary) => {
+            out.whole = true;
+            tracing::info!(bytes = summary.bytes, entries = summary.entries, "made a backup");
         }
+        Err(error) => tracing::warn!(%error, "a backup was broken off"),
     }
 }
 
@@ -213,6 +211,17 @@ fn copy(source: &Source, mut out: Chunks) {
 struct Chunks {
     sender: chunks::Sender<io::Result<Bytes>>,
     buffer: Vec<u8>,
+    whole: bool,
+}
+
+impl Drop for Chunks {
+    fn drop(&mut self) {
+        if !self.whole {
+            // Cuts the connection, so that nobody takes it for a whole backup, also if the thread panics. Whoever is gone need
+            // not be told.
+            let _ = self.sender.blocking_send(Err(io::Error::other("the backup was broken off")));
+        }
+    }
 }
 
 impl Write for Chunks {

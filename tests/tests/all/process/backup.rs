@@ -1,13 +1,14 @@
 //! A copy that is made under load, and a hub that is started from it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::process::Stdio;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nave_auth::{DEVICE_KEY_LENGTH, SharedKey};
 
 use super::device::Device;
-use super::server::Site;
+use super::server::{Site, is_root, skip};
 use super::service::Service;
 use super::{in_time, run};
 
@@ -97,6 +98,10 @@ fn a_hub_that_does_not_run_is_copied_too_and_damage_is_found() {
         let key = SharedKey::from_bytes(&[6; DEVICE_KEY_LENGTH]).unwrap();
         Service::hub(&ready).create_device(DEVICE, &key).await;
         hub.stop();
+        let inside = site.data().join("tls/copy.bak");
+        let refused = site.tool(&["backup", inside.to_str().unwrap()]).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("part of the next backup"), "{refused:?}");
         let file = site.root().join("copy.bak");
         let name = file.to_str().unwrap();
         assert!(site.json(&["backup", name, "-o", "json"])["entries"].as_u64().unwrap() >= 1);
@@ -114,5 +119,47 @@ fn a_hub_that_does_not_run_is_copied_too_and_damage_is_found() {
         let (hub, ready) = site.start();
         Service::hub(&ready).twin(DEVICE).await;
         hub.stop();
+    });
+}
+
+#[test]
+fn a_directory_of_another_user_stays_theirs_and_a_mount_point_can_be_filled() {
+    if !is_root("acting for another user") {
+        return;
+    }
+    run(async {
+        let site = Site::new();
+        let (hub, _) = site.start();
+        hub.stop();
+        let owned = |dir: &Path, owner: u32| {
+            let mut waiting = vec![dir.to_owned()];
+            while let Some(path) = waiting.pop() {
+                let about = fs::symlink_metadata(&path).unwrap();
+                assert_eq!((about.uid(), about.gid()), (owner, owner), "{}", path.display());
+                if about.is_dir() {
+                    waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                }
+            }
+        };
+        let given = Command::new("chown").args(["-R", "65534:65534"]).arg(site.data()).status().unwrap();
+        assert!(given.success());
+        let file = site.root().join("copy.bak");
+        let name = file.to_str().unwrap();
+        site.json(&["backup", name, "-o", "json"]);
+        owned(site.data(), 65_534);
+        let target = site.root().join("mounted");
+        fs::create_dir(&target).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=64m,mode=0700,uid=65534,gid=65534", "nave-test"]).arg(&target);
+        if !mount.status().is_ok_and(|status| status.success()) {
+            skip("a mount point: mount does not work here");
+            return;
+        }
+        let restored = site.tool(&["restore", name, "--data-dir", target.to_str().unwrap()]).output().unwrap();
+        if restored.status.success() {
+            owned(&target, 65_534);
+        }
+        let unmounted = Command::new("umount").arg(&target).status().unwrap();
+        assert!(restored.status.success() && unmounted.success(), "{restored:?}");
     });
 }

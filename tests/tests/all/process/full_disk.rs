@@ -160,6 +160,10 @@ fn a_full_disk_stops_acknowledgements_and_nothing_else() {
         disk.fill();
         while promised.message(&mut device).await.is_ok() {}
         hub.kill();
+        // What is there can be brought to safety.
+        let copy = site.root().join("copy.bak");
+        site.json(&["backup", copy.to_str().unwrap(), "-o", "json"]);
+        site.json(&["restore", "--check", copy.to_str().unwrap(), "-o", "json"]);
         disk.free();
         let (hub, ready) = site.start();
         promised.check(&Service::hub(&ready)).await;
