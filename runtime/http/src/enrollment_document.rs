@@ -7,6 +7,7 @@ use nave_model::{EnrollmentKind, Json, Reprovision, Webhook};
 use serde::Deserialize;
 
 use crate::call::argument;
+use crate::shared_document::{Capabilities, SymmetricKey};
 
 /// The names of allocation policies as they are written in answers.
 const POLICIES: [&str; 4] = ["hashed", "geoLatency", "static", "custom"];
@@ -65,19 +66,6 @@ struct Pair<T> {
 #[serde(rename_all = "camelCase", default)]
 struct Certificate {
     certificate: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct SymmetricKey {
-    primary_key: Option<String>,
-    secondary_key: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Capabilities {
-    iot_edge: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]

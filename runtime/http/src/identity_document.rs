@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::call::{argument, device_id};
+use crate::shared_document::{Capabilities, SymmetricKey};
 
 /// The members of an identity that count; all others are ignored.
 #[derive(Default, Deserialize)]
@@ -60,22 +61,9 @@ struct Authentication {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct SymmetricKey {
-    primary_key: Option<String>,
-    secondary_key: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
 struct Thumbprints {
     primary_thumbprint: Option<String>,
     secondary_thumbprint: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Capabilities {
-    iot_edge: Option<bool>,
 }
 
 impl Document {

@@ -35,6 +35,7 @@ mod registrations;
 mod reply;
 mod route;
 pub mod service;
+mod shared_document;
 mod statistics;
 mod surface;
 mod table;

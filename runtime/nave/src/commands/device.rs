@@ -3,7 +3,9 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::identity::{Credentials, WhichKey, change, connection_string, delete, get, keys, path, set};
+use super::identity::{
+    COLUMNS, ConnectionStringOptions, Credentials, KeyOptions, change, connection_string, delete, get, keys, path, set,
+};
 use crate::client::{Method, Target};
 use crate::failure::Failure;
 use crate::output;
@@ -73,20 +75,15 @@ enum DeviceCommand {
     ConnectionString {
         /// Its id.
         id: String,
-        /// Use the secondary key.
-        #[arg(long)]
-        secondary: bool,
-        /// The host name to put in, one of the hub's names.
-        #[arg(long)]
-        host_name: Option<String>,
+        #[command(flatten)]
+        options: ConnectionStringOptions,
     },
     /// Show a device's keys, or replace them. With a replaced key its session ends.
     Keys {
         /// Its id.
         id: String,
-        /// Which one to replace.
-        #[arg(long, value_enum)]
-        regenerate: Option<WhichKey>,
+        #[command(flatten)]
+        options: KeyOptions,
     },
 }
 
@@ -107,14 +104,12 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
         DeviceCommand::Show { id } => output::one(format, &get(&api, id)?),
         DeviceCommand::List { top } => {
             let devices = api.send(Method::Get, &format!("/devices?top={top}"), &[], None)?.body;
-            let columns = [
-                ("DEVICE", "/deviceId"),
-                ("STATUS", "/status"),
-                ("CONNECTION", "/connectionState"),
-                ("AUTHENTICATION", "/authentication/type"),
-                ("LAST ACTIVITY", "/lastActivityTime"),
-            ];
-            output::list(format, devices.as_array().map(Vec::as_slice).unwrap_or_default(), &columns)
+            let columns = [("DEVICE", "/deviceId"), ("STATUS", "/status")];
+            output::list(
+                format,
+                devices.as_array().map(Vec::as_slice).unwrap_or_default(),
+                &[&columns[..], &COLUMNS].concat(),
+            )
         }
         DeviceCommand::Update { id, enable, disable, reason } => {
             let updated = change(&api, id, |device| {
@@ -129,9 +124,7 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
             output::one(format, &updated)
         }
         DeviceCommand::Delete { ids } => delete(&api, ids),
-        DeviceCommand::ConnectionString { id, secondary, host_name } => {
-            connection_string(&endpoint, &api, id, *secondary, host_name.as_deref(), format)
-        }
-        DeviceCommand::Keys { id, regenerate } => keys(&api, id, *regenerate, format),
+        DeviceCommand::ConnectionString { id, options } => connection_string(&endpoint, &api, id, options, format),
+        DeviceCommand::Keys { id, options } => keys(&api, id, options, format),
     }
 }

@@ -46,6 +46,32 @@ impl Credentials {
     }
 }
 
+/// What the connection string of a device or module is to hold.
+#[derive(Args)]
+pub(super) struct ConnectionStringOptions {
+    /// Use the secondary key.
+    #[arg(long)]
+    secondary: bool,
+    /// The host name to put in, one of the hub's names.
+    #[arg(long)]
+    host_name: Option<String>,
+}
+
+/// What is to be done with the keys of a device or module.
+#[derive(Args)]
+pub(super) struct KeyOptions {
+    /// Which one to replace.
+    #[arg(long, value_enum)]
+    regenerate: Option<WhichKey>,
+}
+
+/// The columns of a list that devices and modules have in common; before them stands what is their own.
+pub(super) const COLUMNS: [(&str, &str); 3] = [
+    ("CONNECTION", "/connectionState"),
+    ("AUTHENTICATION", "/authentication/type"),
+    ("LAST ACTIVITY", "/lastActivityTime"),
+];
+
 /// Which of two keys.
 #[derive(Clone, Copy, ValueEnum)]
 pub(super) enum WhichKey {
@@ -68,18 +94,17 @@ pub(super) fn connection_string(
     endpoint: &Endpoint,
     api: &Http,
     id: &str,
-    secondary: bool,
-    host_name: Option<&str>,
+    options: &ConnectionStringOptions,
     format: output::Format,
 ) -> Result<(), Failure> {
     let document = get(api, id)?;
-    let host = match host_name {
+    let host = match &options.host_name {
         Some(name) => HostName::parse(name).map_err(Failure::usage)?,
         None => endpoint.host_name().clone(),
     };
     let identity = Identity::parse(id).map_err(Failure::usage)?;
     let credential = if document.pointer("/authentication/type") == Some(&json!("sas")) {
-        Credential::Key(key(&document, if secondary { "secondaryKey" } else { "primaryKey" })?)
+        Credential::Key(key(&document, if options.secondary { "secondaryKey" } else { "primaryKey" })?)
     } else {
         Credential::X509
     };
@@ -91,8 +116,8 @@ pub(super) fn connection_string(
 }
 
 /// Prints the keys of a device or module, after replacing some.
-pub(super) fn keys(api: &Http, id: &str, regenerate: Option<WhichKey>, format: output::Format) -> Result<(), Failure> {
-    let document = match regenerate {
+pub(super) fn keys(api: &Http, id: &str, options: &KeyOptions, format: output::Format) -> Result<(), Failure> {
+    let document = match options.regenerate {
         None => get(api, id)?,
         Some(which) => change(api, id, |document| {
             if matches!(which, WhichKey::Primary | WhichKey::Both) {

@@ -3,7 +3,9 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::identity::{Credentials, WhichKey, connection_string, delete, get, keys, path, set};
+use super::identity::{
+    COLUMNS, ConnectionStringOptions, Credentials, KeyOptions, connection_string, delete, get, keys, path, set,
+};
 use crate::client::{Method, Target};
 use crate::failure::Failure;
 use crate::output;
@@ -57,20 +59,15 @@ enum ModuleCommand {
     ConnectionString {
         /// DEVICE/MODULE.
         id: String,
-        /// Use the secondary key.
-        #[arg(long)]
-        secondary: bool,
-        /// The host name to put in, one of the hub's names.
-        #[arg(long)]
-        host_name: Option<String>,
+        #[command(flatten)]
+        options: ConnectionStringOptions,
     },
     /// Show a module's keys, or replace them. With a replaced key its session ends.
     Keys {
         /// DEVICE/MODULE.
         id: String,
-        /// Which one to replace.
-        #[arg(long, value_enum)]
-        regenerate: Option<WhichKey>,
+        #[command(flatten)]
+        options: KeyOptions,
     },
 }
 
@@ -90,23 +87,21 @@ pub(crate) fn run(args: &ModuleArgs) -> Result<(), Failure> {
         ModuleCommand::Show { id } => output::one(format, &get(&api, named(id)?)?),
         ModuleCommand::List { device } => {
             let modules = api.send(Method::Get, &format!("{}/modules", path(device)), &[], None)?.body;
-            let columns = [
-                ("MODULE", "/moduleId"),
-                ("MANAGED BY", "/managedBy"),
-                ("CONNECTION", "/connectionState"),
-                ("AUTHENTICATION", "/authentication/type"),
-                ("LAST ACTIVITY", "/lastActivityTime"),
-            ];
-            output::list(format, modules.as_array().map(Vec::as_slice).unwrap_or_default(), &columns)
+            let columns = [("MODULE", "/moduleId"), ("MANAGED BY", "/managedBy")];
+            output::list(
+                format,
+                modules.as_array().map(Vec::as_slice).unwrap_or_default(),
+                &[&columns[..], &COLUMNS].concat(),
+            )
         }
         ModuleCommand::Delete { ids } => {
             ids.iter().try_for_each(|id| named(id).map(drop))?;
             delete(&api, ids)
         }
-        ModuleCommand::ConnectionString { id, secondary, host_name } => {
-            connection_string(&endpoint, &api, named(id)?, *secondary, host_name.as_deref(), format)
+        ModuleCommand::ConnectionString { id, options } => {
+            connection_string(&endpoint, &api, named(id)?, options, format)
         }
-        ModuleCommand::Keys { id, regenerate } => keys(&api, named(id)?, *regenerate, format),
+        ModuleCommand::Keys { id, options } => keys(&api, named(id)?, options, format),
     }
 }
 
