@@ -1,4 +1,5 @@
 //! What the tests of the whole share. The tests themselves are one binary, `tests/all`.
 
 pub mod fuzz;
+pub mod leaks;
 pub mod paths;

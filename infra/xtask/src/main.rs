@@ -86,6 +86,9 @@ Everything runs in the release profile, so that the engine is compiled once for 
 The SDKs dial fixed ports (8883, 443) on host names of the hub's own. Run as root, or allow low ports
 (`sysctl net.ipv4.ip_unprivileged_port_start=443`) and let `nave hosts --write` put the names into the hosts file.
 
+Every key and token that a test uses is written to target/secrets, and so is what the hubs write; at the end each is looked
+for in everything (not with a FILTER).
+
 The last line is the sum over all parts: `N passed, N failed, N skipped`.
 
 Examples:

@@ -1,11 +1,12 @@
 //! `cargo xtask test`: every test there is, in an order that fails early.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 use std::{env, fs};
 
 use anyhow::{Result, bail};
+use nave_tests::leaks;
 
 use crate::components;
 use crate::process::{cargo, human, line, note, program, step};
@@ -69,7 +70,8 @@ impl Options {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let start = Instant::now();
     let mut total = Tally::default();
-    let result = parts(workspace, options, &mut total);
+    leaks::begin(&ledger(workspace))?;
+    let result = parts(workspace, options, &mut total).and_then(|()| secrets(workspace, options));
     eprintln!("==> {} in {}", if result.is_ok() { "all done" } else { "stopped" }, human(start.elapsed()));
     if total != Tally::default() {
         println!("{total}");
@@ -122,6 +124,24 @@ fn parts(workspace: &Workspace, options: &Options, total: &mut Tally) -> Result<
         part("Node.js SDKs", &mut node_test(workspace, &node, options), Runner::Node, options, total)?;
     }
     Ok(())
+}
+
+/// Looks for every secret that any part used in everything that all parts wrote.
+fn secrets(workspace: &Workspace, options: &Options) -> Result<()> {
+    // A filter may choose tests that start no hub, and so may the other parts.
+    let starts_hubs = [Part::Rust, Part::Python, Part::Node].into_iter().any(|part| options.wants(part));
+    if options.filter.is_some() || !starts_hubs {
+        return Ok(());
+    }
+    step("secrets", || {
+        let found = leaks::check(&ledger(workspace))?;
+        note(&format!("none of {} secrets is in {} outputs of {} bytes", found.secrets, found.outputs, found.bytes));
+        Ok(())
+    })
+}
+
+fn ledger(workspace: &Workspace) -> PathBuf {
+    workspace.root.join("target/secrets")
 }
 
 /// Runs one test runner; an error if it fails, or if it ran nothing although nothing was filtered out.
@@ -205,6 +225,7 @@ fn hub_environment(command: &mut Command, workspace: &Workspace) {
     if env::var_os("NAVE_BIN").is_none() {
         command.env("NAVE_BIN", workspace.binary());
     }
+    command.env(leaks::LEDGER, ledger(workspace));
 }
 
 fn is_python_test(name: &str) -> bool {

@@ -122,8 +122,7 @@ impl HttpService for Admin {
                     let (method, headers) = (parts.method, parts.headers);
                     let call = Call { platform, method, target, headers, peer, changes_as: OnceLock::new() };
                     let (changes, asked) = (call.method != Method::GET, admin.clone());
-                    let work =
-                        async move { call.recorded("", Box::pin(answer(&asked, &call, body))).await };
+                    let work = async move { call.recorded("", Box::pin(answer(&asked, &call, body))).await };
                     perhaps_to_its_end(&**admin.platform.env(), changes, work).await
                 }
                 Err(error) => Err(error),

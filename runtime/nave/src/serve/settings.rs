@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use nave_auth::{AccessPolicy, DpsRights, KeyPair, Rights, default_dps_policies, default_hub_policies};
 use nave_env::Env;
-use nave_model::{HubId, IdScope, PolicyName};
+use nave_model::{HubId, IdScope, PolicyName, SecretText};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::files;
 
@@ -32,8 +33,8 @@ pub(crate) struct Settings {
 struct Policy {
     name: String,
     rights: String,
-    primary_key: String,
-    secondary_key: String,
+    primary_key: SecretText,
+    secondary_key: SecretText,
 }
 
 /// Why the settings cannot be used.
@@ -79,7 +80,7 @@ impl Settings {
         if changed {
             let path = data_dir.join(FILE_NAME);
             let write = || {
-                let text = serde_json::to_vec_pretty(&settings)?;
+                let text = Zeroizing::new(serde_json::to_vec_pretty(&settings)?);
                 files::replace(&path, &text, files::OWNER_ONLY)
             };
             write().map_err(|error| SettingsError::Io(path.clone(), error))?;
@@ -95,7 +96,7 @@ impl Settings {
     pub(crate) fn read(data_dir: &Path) -> Result<Option<Self>, SettingsError> {
         let path = data_dir.join(FILE_NAME);
         let text = match std::fs::read(&path) {
-            Ok(text) => text,
+            Ok(text) => Zeroizing::new(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(SettingsError::Io(path, error)),
         };
@@ -138,8 +139,8 @@ impl Policy {
         Self {
             name: policy.name.as_str().to_owned(),
             rights: policy.rights.to_string(),
-            primary_key: policy.keys.primary.expose_base64(),
-            secondary_key: policy.keys.secondary.expose_base64(),
+            primary_key: SecretText::new(policy.keys.primary.expose_base64()),
+            secondary_key: SecretText::new(policy.keys.secondary.expose_base64()),
         }
     }
 
@@ -147,7 +148,8 @@ impl Policy {
         Ok(AccessPolicy {
             name: PolicyName::parse(&self.name).map_err(|error| error.to_string())?,
             rights: self.rights.parse().map_err(|error: R::Err| error.to_string())?,
-            keys: KeyPair::from_base64(&self.primary_key, &self.secondary_key).map_err(|error| error.to_string())?,
+            keys: KeyPair::from_base64(self.primary_key.reveal(), self.secondary_key.reveal())
+                .map_err(|error| error.to_string())?,
         })
     }
 }

@@ -7,6 +7,7 @@ const crypto = require('node:crypto');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
+const { remember } = require('./secrets');
 
 function openssl(directory, ...args) {
   execFileSync('openssl', args, { cwd: directory, stdio: ['ignore', 'ignore', 'pipe'] });
@@ -50,7 +51,7 @@ function make(commonName, issuer, ca, days = 30) {
     }
     openssl(directory, 'x509', '-req', '-in', 'request.pem', ...signer, '-days', String(days), '-sha256',
       '-extfile', 'extensions', '-out', 'cert.pem');
-    return new Certificate(fs.readFileSync(file('cert.pem'), 'utf8'), fs.readFileSync(file('key.pem'), 'utf8'), issuer);
+    return new Certificate(fs.readFileSync(file('cert.pem'), 'utf8'), remember(fs.readFileSync(file('key.pem'), 'utf8')), issuer);
   } finally {
     fs.rmSync(directory, { recursive: true, force: true });
   }

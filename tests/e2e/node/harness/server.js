@@ -9,7 +9,7 @@ const fs = require('node:fs');
 const net = require('node:net');
 const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
-const { remember } = require('./secrets');
+const { collect, remember } = require('./secrets');
 
 const REPOSITORY = path.resolve(__dirname, '../../../..');
 const CONFIGURATION = path.join(REPOSITORY, 'tests/e2e/nave.toml');
@@ -158,9 +158,26 @@ class Nave {
     }
     this.connection = JSON.parse(fs.readFileSync(this.readyFile, 'utf8'));
     remember(this.connection.admin?.token);
+    const tls = path.join(this.dataDir, 'tls');
+    for (const file of fs.readdirSync(tls).filter((name) => name.endsWith('.key'))) {
+      remember(fs.readFileSync(path.join(tls, file), 'utf8'));
+    }
+  }
+
+  /** Notes what it says of itself, to be searched for secrets. */
+  async collect() {
+    const { url, token } = this.connection.admin;
+    for (const place of ['/metrics', '/admin/status', '/admin/configuration']) {
+      const answer = await fetch(url + place, { headers: { Authorization: `Bearer ${token}` } });
+      if (!answer.ok) {
+        throw new Error(`${place}: ${answer.status}`);
+      }
+      collect(place, await answer.text());
+    }
   }
 
   async stop() {
+    await this.collect();
     const { child } = this;
     child.kill('SIGTERM');
     const stuck = setTimeout(() => child.kill('SIGKILL'), STOP_MS);

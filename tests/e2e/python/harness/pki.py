@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from harness.secrets import remember
+
 _FOLDER = tempfile.TemporaryDirectory(prefix="nave-e2e-pki-")
 """Removed with everything in it when the run ends."""
 
@@ -80,7 +82,7 @@ def _write(certificate: str, key: str) -> tuple[str, str]:
     folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
     certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
     certificate_file.write_text(certificate)
-    key_file.write_text(key)
+    key_file.write_text(remember(key))
     return str(certificate_file), str(key_file)
 
 

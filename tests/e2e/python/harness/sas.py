@@ -20,7 +20,7 @@ def token(resource: str, key: str, policy: str | None = None, lifetime: int = HO
     """A token for `resource`. `encode=False` leaves the resource as it is, like the SDKs for C and Java do."""
     expiry = int(time.time()) + lifetime
     sr = quote(resource, safe="") if encode else resource
-    signature = quote(sign(key, f"{sr}\n{expiry}"), safe="")
+    signature = remember(quote(remember(sign(key, f"{sr}\n{expiry}")), safe=""))
     text = f"SharedAccessSignature sr={sr}&sig={signature}&se={expiry}"
     return text if policy is None else f"{text}&skn={policy}"
 

@@ -11,8 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import requests
+
 from harness.sas import parse_connection_string
-from harness.secrets import remember
+from harness.secrets import collect, remember
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 CONFIGURATION = REPOSITORY / "tests/e2e/nave.toml"
@@ -158,9 +160,13 @@ class Nave:
         token = self.connection.get("admin", {}).get("token")
         if token:
             remember(token)
+        for key in (self.data_dir / "tls").glob("*.key"):
+            remember(key.read_text())
 
     def stop(self) -> None:
         """Asks it to stop, as an init system does. Anything but a clean end is an error."""
+        if self.is_running():
+            self.collect()
         process, self._process = self._process, None
         assert process is not None, "it does not run"
         process.send_signal(signal.SIGTERM)
@@ -172,6 +178,14 @@ class Nave:
             raise AssertionError(f"it did not stop within {STOP_SECONDS} s after SIGTERM:\n{self.log_tail()}") from None
         assert code == 0, f"exit code {code} after SIGTERM:\n{self.log_tail()}"
         assert not self.ready_file.exists(), "the ready file is still there after a clean stop"
+
+    def collect(self) -> None:
+        """Notes what it says of itself, to be searched for secrets."""
+        admin = self.connection["admin"]
+        for path in ("/metrics", "/admin/status", "/admin/configuration"):
+            answer = requests.get(admin["url"] + path, headers={"Authorization": f"Bearer {admin['token']}"}, timeout=60)
+            answer.raise_for_status()
+            collect(path, answer.text)
 
     def kill(self) -> None:
         """Ends it without a chance to tidy up."""
@@ -197,11 +211,17 @@ class Nave:
     def run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess:
         """A command of the hub's own CLI, against this hub."""
         command = [str(binary()), *args]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=check)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        # Standard output shows keys to whoever asks for them.
+        collect(f"nave {args[0]}", done.stderr)
+        if check:
+            done.check_returncode()
+        return done
 
     def remove(self) -> None:
         if self._process is not None:
             self.kill()
+        collect("log", self.log_text())
         if not os.environ.get("NAVE_KEEP"):
             shutil.rmtree(self.data_dir, ignore_errors=True)
             self.log.unlink(missing_ok=True)

@@ -239,6 +239,7 @@ fn every_metric_is_documented_and_the_dashboard_uses_no_other() {
 pub(super) async fn scrape(ready: &Ready, token: &str) -> Exposition {
     let (status, _, text) = get(ready, "/metrics", Some(token)).await;
     assert_eq!(status, 200, "{text}");
+    nave_tests::leaks::collect("metrics", &text);
     let page = Exposition::parse(&text);
     page.check();
     page

@@ -23,6 +23,7 @@ mod privileges;
 mod promises;
 mod reload;
 mod rotation;
+mod secrets;
 mod server;
 mod service;
 mod throttle;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use nave_tests::paths;
+use nave_tests::{leaks, paths};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -103,6 +103,10 @@ impl Site {
         self.dir.path().join("log")
     }
 
+    fn output_file(&self) -> PathBuf {
+        self.dir.path().join("output")
+    }
+
     /// `nave serve` for this directory, with nothing of this process's environment that could change it.
     pub(super) fn command(&self) -> Command {
         self.command_of(&binary(), &[])
@@ -129,8 +133,9 @@ impl Site {
 
     /// Starts a hub by a command from [`Site::command_of`] and does not wait for it.
     pub(super) fn launch_as(&self, mut command: Command) -> Nave {
-        let log = OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let open = |file: PathBuf| OpenOptions::new().create(true).append(true).open(file).unwrap();
+        let (log, output) = (open(self.log_file()), open(self.output_file()));
+        let child = command.stdin(Stdio::null()).stdout(output).stderr(log).spawn().unwrap();
         Nave { child: RefCell::new(child), data: self.data.clone(), log: self.log_file() }
     }
 
@@ -157,6 +162,12 @@ impl Site {
     pub(super) fn json(&self, words: &[&str]) -> Value {
         let output = self.tool(words).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
+        leaks::collect(&format!("the errors of nave {}", words.join(" ")), &errors);
+        // The others show keys to whoever asks for them.
+        if matches!(words.first(), Some(&("status" | "doctor" | "config" | "backup" | "restore" | "policy"))) {
+            let text = String::from_utf8_lossy(&output.stdout);
+            leaks::collect(&format!("the output of nave {}", words.join(" ")), &text);
+        }
         assert!(output.status.success(), "nave {words:?}: {errors}");
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("nave {words:?}: {error}"))
     }
@@ -172,6 +183,57 @@ impl Site {
         let nave = self.launch_as(command);
         let status = nave.wait();
         Refusal { code: status.code(), message: self.log().split_off(before) }
+    }
+}
+
+/// Whatever the hubs of a directory wrote holds no secret.
+impl Drop for Site {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            return;
+        }
+        remember_private_keys(&self.data);
+        for (what, file) in [
+            ("the log", self.log_file()),
+            ("standard output", self.output_file()),
+            ("the audit records", self.dir.path().join("audit.jsonl")),
+        ] {
+            if let Ok(bytes) = fs::read(&file) {
+                leaks::collect(what, &String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+}
+
+/// Notes the private keys that a hub made.
+fn remember_private_keys(data: &Path) {
+    for entry in fs::read_dir(data.join("tls")).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "key")
+            && let Ok(text) = fs::read_to_string(&path)
+        {
+            leaks::remember(&text);
+        }
+    }
+}
+
+/// Notes the keys of connection strings and the admin token.
+fn remember_secrets(value: &Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::String(text) if name == "token" => leaks::remember(text),
+                    Value::String(text) if name.to_ascii_lowercase().ends_with("connectionstring") => {
+                        let keys = text.split(';').filter_map(|part| part.strip_prefix("SharedAccessKey="));
+                        keys.for_each(leaks::remember);
+                    }
+                    other => remember_secrets(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(remember_secrets),
+        _ => {}
     }
 }
 
@@ -346,6 +408,7 @@ impl Ready {
     pub(super) fn read(data: &Path) -> Option<Self> {
         let text = fs::read(data.join(READY_FILE)).ok()?;
         let json: Value = serde_json::from_slice(&text).expect("a ready file is whole");
+        remember_secrets(&json);
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(json["caCertificate"].as_str().unwrap()).unwrap() {
             roots.add(certificate.unwrap()).unwrap();

@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use nave_tests::leaks;
+
 use super::in_time;
 use super::server::Ready;
 
@@ -98,7 +100,11 @@ impl Service {
         stream.flush().await?;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await?;
-        parse(&bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        let answer = parse(&bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
+        if answer.status >= 400 {
+            leaks::collect(&format!("the refusal of {method} {target}"), &answer.text());
+        }
+        Ok(answer)
     }
 
     /// A twin.
@@ -109,6 +115,7 @@ impl Service {
     /// Creates a device with this key.
     pub(super) async fn create_device(&self, device: &str, key: &SharedKey) {
         let key = key.expose_base64();
+        leaks::remember(&key);
         let body = serde_json::json!({
             "deviceId": device,
             "authentication": { "type": "sas", "symmetricKey": { "primaryKey": key, "secondaryKey": key } },
@@ -157,7 +164,11 @@ pub(super) async fn dial(ready: &Ready, address: std::net::SocketAddr) -> io::Re
 /// A shared access signature.
 pub(super) fn token(resource: &str, key: &SharedKey, policy: Option<&str>) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    SasToken::create(resource, key, Timestamp::from_unix_seconds((now + TOKEN_LIFE).as_secs()), policy)
+    let token = SasToken::create(resource, key, Timestamp::from_unix_seconds((now + TOKEN_LIFE).as_secs()), policy);
+    leaks::remember(&key.expose_base64());
+    let signature = token.split('&').find_map(|part| part.strip_prefix("sig="));
+    leaks::remember(signature.expect("a token has a signature"));
+    token
 }
 
 /// Takes an answer apart; nothing if it is not whole.

@@ -374,12 +374,12 @@ fn what_could_not_be_noted_on_a_full_disk_is_delivered_again() {
         let (mut connection, _) = Connection::log_in(world, host, HUB, ID, keys, false).await.unwrap();
         connection.listen(ID, QoS::AtLeastOnce).await.unwrap();
         let got = connection.messages(SOON).await.unwrap();
-        world.set_full(true);
+        world.set_full(true, [false; 2]);
         connection.acknowledge(got[0].delivery.unwrap().0).unwrap();
         connection.idle(SOON).await.unwrap();
         connection.disconnect();
         world.env.sleep(Duration::from_millis(500)).await;
-        world.set_full(false);
+        world.set_full(false, [false; 2]);
         let who = over_https(world, hub, keys).await.unwrap();
         let got = hub.receive_message(&who).await.unwrap().unwrap();
         assert_eq!(got.deliveries, 1);

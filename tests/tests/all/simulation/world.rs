@@ -149,11 +149,6 @@ impl World {
         nave_store::Store::commit(&*self.disk, Vec::new(), vec![put]).await.unwrap();
     }
 
-    /// Whether the disk of the store is full from now on.
-    pub(crate) fn set_full(&self, full: bool) {
-        self.disk.set_full(full);
-    }
-
     /// Power goes: what was not forced to disk is lost. The hosts must have crashed.
     pub(crate) fn lose_unsynced(&self) {
         self.disk.crash();
