@@ -177,7 +177,7 @@ impl Provisioning {
     ) -> Result<Operation, HubError> {
         let id = registration_id(written_id)?;
         if let Some(token) = &credentials.token {
-            let token = SasToken::parse(token).map_err(|error| unauthorized().with_detail(error))?;
+            let token = SasToken::parse(token.reveal()).map_err(|error| unauthorized().with_detail(error))?;
             let is_good = token.check_expiry(self.env.now(), CLOCK_SKEW);
             is_good.map_err(|error| unauthorized().with_detail(error))?;
         }
