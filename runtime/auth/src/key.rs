@@ -4,8 +4,9 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
-use ring::hmac;
 use zeroize::Zeroizing;
+
+use crate::crypto::{hmac_sha256, verify_hmac_sha256};
 
 /// Shortest shared key, in decoded bytes (Azure IoT Hub documentation, identity registry).
 pub const MIN_KEY_LENGTH: usize = 16;
@@ -83,18 +84,12 @@ impl SharedKey {
 
     /// HMAC-SHA256 of `message` under this key.
     pub fn sign(&self, message: &[u8]) -> [u8; 32] {
-        let mut signature = [0; 32];
-        signature.copy_from_slice(hmac::sign(&self.hmac_key(), message).as_ref());
-        signature
+        hmac_sha256(&self.0, message)
     }
 
     /// Whether `signature` is the HMAC-SHA256 of `message` under this key; in constant time.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        hmac::verify(&self.hmac_key(), message, signature).is_ok()
-    }
-
-    fn hmac_key(&self) -> hmac::Key {
-        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
+        verify_hmac_sha256(&self.0, message, signature)
     }
 }
 

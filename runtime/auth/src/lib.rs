@@ -5,6 +5,7 @@
 //! elsewhere with these facts. It is pure: the time, randomness, keys and certificates are arguments.
 
 mod connection_string;
+mod crypto;
 mod facts;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -19,6 +20,7 @@ mod verify;
 mod x509;
 
 pub use connection_string::{ConnectionString, ConnectionStringError, Credential, MAX_CONNECTION_STRING_LENGTH};
+pub use crypto::sha256;
 pub use facts::{
     AuthScope, AuthType, ConnectionAuthMethod, PolicyFacts, RegistrationFacts, SasFacts, SasSigner, X509Facts,
     X509Trust,

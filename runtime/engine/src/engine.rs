@@ -24,11 +24,6 @@ pub const MAX_FUNCTION_STACK: usize = 512 << 10;
 /// How often the host must call [`Engine::tick`].
 pub const TICK: Duration = Duration::from_millis(5);
 
-/// How long a call of a built-in function may take before it is ended and its request fails. A hundred times what the
-/// slowest call needs, so that a machine under load does not fail requests; a call that loops costs a worker this much
-/// once.
-pub const CALL_DEADLINE: Duration = Duration::from_millis(250);
-
 /// Instances that may exist at once. With warm reuse the built-in functions need a handful; the rest is for concurrent
 /// fresh instances. When all are in use a call fails with [`crate::Failure::Busy`].
 const MAX_INSTANCES: u32 = 256;

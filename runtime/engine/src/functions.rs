@@ -9,8 +9,9 @@ use crate::bindings::{
     allocation, allocation_world, methods, methods_world, provisioning, provisioning_world, routing, routing_world,
     twin, twin_world,
 };
+use crate::call::CallError;
 use crate::engine::{Engine, EngineError};
-use crate::pool::{CallError, Function, Prepared, Reuse, World};
+use crate::pool::{Function, Prepared, Reuse, World};
 use crate::source::Source;
 
 macro_rules! impl_world {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use nave_env::SharedEnv;
 use nave_metrics::{Counter, Family, Histogram, Page};
 
-use crate::pool::{CallError, Failure};
+use crate::call::{CallError, Failure};
 
 static SECONDS: Family = Family::histogram("nave_function_seconds", "Time of one call of a function that returned.");
 static FAILURES: Family = Family::counter("nave_function_failures_total", "Calls of functions that did not return.");

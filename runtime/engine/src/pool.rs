@@ -11,7 +11,8 @@ use parking_lot::{Mutex, RwLock};
 use wasmtime::component::{InstancePre, Linker};
 use wasmtime::{Store, StoreLimits, Trap};
 
-use crate::engine::{CALL_DEADLINE, Engine, EngineError, TICK};
+use crate::call::{CALL_DEADLINE, CallError, Failure};
+use crate::engine::{Engine, EngineError, TICK};
 use crate::metrics::FunctionMetrics;
 
 /// Calls after which a warm instance is replaced: bounds what a leak in a function can grow to.
@@ -21,30 +22,6 @@ pub const MAX_CALLS_PER_INSTANCE: u32 = 10_000;
 pub const MAX_WARM_INSTANCES: usize = 8;
 
 const DEADLINE_TICKS: u64 = CALL_DEADLINE.as_nanos().div_ceil(TICK.as_nanos()) as u64;
-
-/// A call that did not return.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("function `{function}`: {failure}")]
-pub struct CallError {
-    /// Which function.
-    pub function: &'static str,
-    /// What happened.
-    pub failure: Failure,
-}
-
-/// Why a call did not return.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// It ran longer than its deadline.
-    #[error("ended after its deadline of {CALL_DEADLINE:?}")]
-    Deadline,
-    /// It trapped: a bug in the function, or a request that makes it exceed its memory or stack.
-    #[error("trapped: {0}")]
-    Trap(String),
-    /// No instance was to be had.
-    #[error("no instance is free: {0}")]
-    Busy(String),
-}
 
 /// Whether an instance serves more than one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -269,6 +269,10 @@ impl From<CommitError> for HubError {
                 "Too many concurrent changes of the same object: repeat the request.",
             )
             .with_detail(format_args!("conflict on {key}")),
+            CommitError::Busy => Self::new(
+                ErrorCode::ThrottlingBacklogTimeout,
+                "The hub takes no more changes at the moment: repeat the request later.",
+            ),
             other => Self::internal(other),
         }
     }

@@ -1,5 +1,6 @@
 //! What can go wrong, and who can do something about it.
 
+#[cfg(not(target_arch = "wasm32"))]
 use std::path::PathBuf;
 
 /// Why the log did not do what it was asked to.
@@ -39,6 +40,7 @@ pub enum LogError {
 }
 
 /// Why a log could not be opened.
+#[cfg(not(target_arch = "wasm32"))]
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process (or another part of this one) has the directory open.

@@ -24,9 +24,6 @@ use crate::{Appended, Batch, Bounds, BoxFuture, DEFAULT_PARTITIONS, Encoded, Log
 /// Largest segment that can be asked for. Places in a segment are 32-bit numbers.
 pub const MAX_SEGMENT_BYTES: u64 = 1 << 30;
 
-/// Most bytes that one read returns, whatever the caller asks for: bounds the memory of one answer.
-pub(crate) const MAX_READ_BYTES: usize = 16 * 1024 * 1024;
-
 /// The file that is locked while a log is open.
 const LOCK_NAME: &str = "lock";
 
@@ -200,7 +197,7 @@ impl FileLog {
         max_bytes: usize,
     ) -> Result<Batch, LogError> {
         let mut batch = Batch::default();
-        let mut budget = max_bytes.min(MAX_READ_BYTES);
+        let mut budget = max_bytes.min(crate::MAX_READ_BYTES);
         let mut sequence = from_sequence;
         while budget > 0 || batch.records.is_empty() {
             let place = {

@@ -15,20 +15,30 @@
 //!   failure means that nothing was written. Consumers tell duplicates by the [`MessageKey`].
 //! * The enqueued time never goes back within a partition, even if the clock does.
 
+#[cfg(not(target_arch = "wasm32"))]
 mod disk;
 mod error;
+#[cfg(not(target_arch = "wasm32"))]
 mod file_log;
+#[cfg(not(target_arch = "wasm32"))]
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+#[cfg(not(target_arch = "wasm32"))]
 mod index;
+#[cfg(not(target_arch = "wasm32"))]
 mod manifest;
+#[cfg(not(target_arch = "wasm32"))]
 mod metrics;
 mod record;
+#[cfg(not(target_arch = "wasm32"))]
 mod recover;
+#[cfg(not(target_arch = "wasm32"))]
 mod segment;
 pub mod sim;
+#[cfg(not(target_arch = "wasm32"))]
 mod snapshot;
+#[cfg(not(target_arch = "wasm32"))]
 mod writer;
 
 #[cfg(test)]
@@ -45,10 +55,15 @@ use bytes::Bytes;
 use nave_model::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use error::{LogError, OpenError};
+pub use error::LogError;
+#[cfg(not(target_arch = "wasm32"))]
+pub use error::OpenError;
+#[cfg(not(target_arch = "wasm32"))]
 pub use file_log::{FileLog, MAX_SEGMENT_BYTES, Options};
-pub use record::{Encoded, Head};
+pub use record::{Encoded, Head, decode_all};
+#[cfg(not(target_arch = "wasm32"))]
 pub use segment::FORMAT;
+#[cfg(not(target_arch = "wasm32"))]
 pub use snapshot::{LogSnapshot, SnapshotFile};
 
 /// Most partitions of a log, as many as Azure IoT Hub's built-in endpoint has at most.
@@ -65,6 +80,9 @@ pub const MAX_APPEND_RECORDS: usize = 4_096;
 
 /// Most bytes of one append on disk, the payload of its frame.
 pub const MAX_APPEND_BYTES: usize = 4 * 1024 * 1024;
+
+/// Most bytes that one read returns, whatever the caller asks for: bounds the memory of one answer.
+pub(crate) const MAX_READ_BYTES: usize = 16 * 1024 * 1024;
 
 /// A future that may borrow the log.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

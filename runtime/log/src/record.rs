@@ -124,16 +124,20 @@ impl Encoded {
         self.count == 0
     }
 
-    /// Their bytes.
-    pub(crate) fn into_payload(self) -> Vec<u8> {
+    /// Their bytes, as `FORMAT.md` describes records one after the other.
+    pub fn into_payload(self) -> Vec<u8> {
         self.payload
     }
 
     /// The records again, as somebody who reads them gets them.
     pub(crate) fn decoded(&self) -> Vec<NewRecord> {
-        let mut rest = &self.payload[..];
-        std::iter::from_fn(|| decode(split(&mut rest)?)).collect()
+        decode_all(&self.payload)
     }
+}
+
+/// The records in bytes that [`Encoded::into_payload`] made; those before the damage, if there is some.
+pub fn decode_all(mut payload: &[u8]) -> Vec<NewRecord> {
+    std::iter::from_fn(|| decode(split(&mut payload)?)).collect()
 }
 
 /// Splits the first record, without its length, off `bytes`.

@@ -10,9 +10,9 @@ use nave_model::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::file_log::MAX_READ_BYTES;
 use crate::{
-    Appended, Batch, Bounds, BoxFuture, Encoded, Log, LogError, MAX_PARTITIONS, NewRecord, PartitionId, Record, record,
+    Appended, Batch, Bounds, BoxFuture, Encoded, Log, LogError, MAX_PARTITIONS, MAX_READ_BYTES, NewRecord, PartitionId,
+    Record, record,
 };
 
 type Answer = Result<Appended, LogError>;

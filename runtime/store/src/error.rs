@@ -1,5 +1,6 @@
 //! What can go wrong, and who can do something about it.
 
+#[cfg(not(target_arch = "wasm32"))]
 use std::path::PathBuf;
 
 use crate::Entry;
@@ -52,7 +53,14 @@ pub enum CommitError {
     Failed(String),
 }
 
+impl From<StoreError> for CommitError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 /// Why a store could not be opened.
+#[cfg(not(target_arch = "wasm32"))]
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process (or another part of this one) has the directory open.

@@ -2,7 +2,8 @@
 //!
 //! [`Store`] is what the rest of the hub sees: [`get`](Store::get), [`scan`](Store::scan) and
 //! [`commit`](Store::commit). It is small so that other back ends can stand behind it and so that a test can crash it.
-//! There are two implementations: [`FjallStore`] on an embedded engine, and [`sim::SimStore`] in memory, in virtual time.
+//! There are three implementations: [`FjallStore`] on an embedded engine, [`BucketStore`] on key-value storage of somebody
+//! else's that can compare and swap one key, and [`sim::SimStore`] in memory, in virtual time.
 //!
 //! # What an implementation promises
 //!
@@ -15,12 +16,19 @@
 //!
 //! What lies on disk is described in `FORMAT.md` next to this crate.
 
+mod bucket;
+#[cfg(not(target_arch = "wasm32"))]
 mod commit;
+#[cfg(not(target_arch = "wasm32"))]
 mod engine;
 mod error;
+#[cfg(not(target_arch = "wasm32"))]
 mod fjall_store;
+#[cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "the committer uses all of it, which is not there"))]
 mod fold;
+#[cfg(not(target_arch = "wasm32"))]
 mod journal;
+#[cfg(not(target_arch = "wasm32"))]
 mod metrics;
 pub mod sim;
 
@@ -30,7 +38,11 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 
-pub use error::{CommitError, OpenError, StoreError};
+pub use bucket::{Bucket, BucketStore, MAX_INDEX_BYTES, MAX_SWAPS, MemoryBucket};
+#[cfg(not(target_arch = "wasm32"))]
+pub use error::OpenError;
+pub use error::{CommitError, StoreError};
+#[cfg(not(target_arch = "wasm32"))]
 pub use fjall_store::{FORMAT, FjallStore, Options, Restorer, StoreSnapshot};
 
 /// Longest key in bytes of UTF-8. Keys are built from tenant, hub, kind and escaped ids; the engine's own bound is 65,535.

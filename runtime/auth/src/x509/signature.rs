@@ -7,7 +7,7 @@ use x509_parser::certificate::X509Certificate;
 
 /// The signature algorithms that count: ECDSA with P-256 and P-384, Ed25519, RSA (PKCS #1 and PSS) with at least 2048
 /// bits, each with SHA-256 or better. SHA-1, RSA below 2048 bits and P-521 do not.
-pub(super) static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = webpki::ALL_VERIFICATION_ALGS;
+pub(super) use crate::crypto::ALGORITHMS;
 
 /// Whether the key `issuer_key` (a `SubjectPublicKeyInfo` in DER) signed `certificate`.
 ///

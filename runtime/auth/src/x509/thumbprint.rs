@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ring::digest;
+use crate::crypto;
 
 /// A text that is not 40 or 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,16 +23,12 @@ pub enum Thumbprint {
 impl Thumbprint {
     /// The SHA-1 thumbprint of a certificate in DER.
     pub fn sha1(der: &[u8]) -> Self {
-        let mut bytes = [0; 20];
-        bytes.copy_from_slice(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, der).as_ref());
-        Self::Sha1(bytes)
+        Self::Sha1(crypto::sha1(der))
     }
 
     /// The SHA-256 thumbprint of a certificate in DER.
     pub fn sha256(der: &[u8]) -> Self {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
-        Self::Sha256(bytes)
+        Self::Sha256(crypto::sha256(der))
     }
 
     /// Reads a thumbprint in any case; separators as tools print them (`:`, `-`, blanks) and the invisible mark that

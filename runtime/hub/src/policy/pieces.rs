@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use nave_model::AllocationPolicyRecord;
 use nave_store::{Expect, Guard, Put};
-use ring::digest;
 
 use super::Policies;
 use super::push::COMPILATIONS;
@@ -110,7 +109,7 @@ impl Policies {
 
 /// SHA-256, lower case hexadecimal.
 pub(super) fn digest_of(bytes: &[u8]) -> String {
-    digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    nave_auth::sha256(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn used(records: &[AllocationPolicyRecord]) -> BTreeSet<&str> {

@@ -8,7 +8,7 @@ use nave_engine::provisioning::{
     Allocation, AllocationFailure, Choice, Decision, FailureCause, LinkedHub as WitLinkedHub, Outcome, PolicyChoice,
     Webhook as WitWebhook,
 };
-use nave_model::{AllocationPolicyReference, EnrollmentKind, RegistrationRecord};
+use nave_model::{AllocationPolicyReference, EnrollmentKind, EnrollmentRecord, RegistrationRecord};
 use serde_json::{Value, json};
 use tracing::Instrument as _;
 
@@ -129,20 +129,22 @@ impl Provisioning {
         attested: &Attested,
         registration: Option<&RegistrationRecord>,
     ) -> Result<Allocated, HubError> {
-        let Some((policies, hooks)) = self.allocation_policies().zip(self.hooks()) else {
-            return Ok(failed(FailureCause::Unavailable, "this service has no custom allocation".to_owned()).into());
-        };
         let Some(enrollment) = &attested.enrollment else {
             return Err(HubError::internal("an allocation without an enrollment"));
         };
-        let state = registration.map(view::registration_json);
-        let document =
-            super::enrollment_json(enrollment, state.filter(|_| enrollment.kind == EnrollmentKind::Individual))?;
+        if let Some(policy) = &self.deployed {
+            let request = self.custom_request(enrollment, allocation, attempt, attested, registration)?;
+            return Ok(self.ask_deployed(&**policy, &webhook.url, request)?.into());
+        }
+        let Some((policies, hooks)) = self.allocation_policies().zip(self.hooks()) else {
+            return Ok(failed(FailureCause::Unavailable, "this service has no custom allocation".to_owned()).into());
+        };
         if !AllocationPolicyReference::is_meant(&webhook.url) {
             // It was allowed when the enrollment was written; the setting may have been taken back since.
             if let Err(why) = hooks.allows(&webhook.url) {
                 return Ok(failed(FailureCause::Unavailable, why).into());
             }
+            let document = enrollment_document(enrollment, registration)?;
             let body = self.hook_document(allocation, attempt, attested, enrollment.kind, document);
             return Ok(self.ask_hook(hooks, &webhook.url, &body).await.into());
         }
@@ -150,33 +152,49 @@ impl Provisioning {
             Ok(reference) => reference,
             Err(error) => return Ok(failed(FailureCause::UnknownPolicy, error.to_string()).into()),
         };
+        let request = self.custom_request(enrollment, allocation, attempt, attested, registration)?;
+        let asked = policies.ask(&reference, request.clone()).instrument(nave_trace::policy(reference.name.as_str()));
+        match asked.await? {
+            Answer::Later(seconds) => Ok(Outcome::RetryAfter(seconds).into()),
+            Answer::Failed(failure) => Ok(Outcome::Failed(failure).into()),
+            Answer::Decided(outcome, ticket) => {
+                let (outcome, counted) = self.meaning(&ticket, *outcome, request)?;
+                Ok(Allocated { outcome, decider: Some((ticket, counted)) })
+            }
+        }
+    }
+
+    /// What a policy of the operator's is asked.
+    fn custom_request(
+        &self,
+        enrollment: &EnrollmentRecord,
+        allocation: &Allocation,
+        attempt: &Attempt,
+        attested: &Attested,
+        registration: Option<&RegistrationRecord>,
+    ) -> Result<PolicyRequest, HubError> {
         let member = match enrollment.kind {
             EnrollmentKind::Individual => "individualEnrollment",
             EnrollmentKind::Group => "enrollmentGroup",
         };
         let mut request = self.policy_request(CUSTOM, allocation, attempt, attested, registration);
-        request.enrollment_json = json!({ member: document }).to_string();
+        request.enrollment_json = json!({ member: enrollment_document(enrollment, registration)? }).to_string();
         let configuration = enrollment.webhook.as_ref().and_then(|webhook| webhook.configuration.as_ref());
         request.config_json = configuration.map(|document| document.text().to_owned());
-        let asked = policies.ask(&reference, request.clone()).instrument(nave_trace::policy(reference.name.as_str()));
-        match asked.await? {
-            Answer::Later(seconds) => Ok(Outcome::RetryAfter(seconds).into()),
-            Answer::Failed(failure) => Ok(Outcome::Failed(failure).into()),
-            Answer::Decided(outcome, ticket) => self.carry_out(*outcome, ticket, request),
-        }
+        Ok(request)
     }
 
-    /// What a policy's outcome means.
-    fn carry_out(
+    /// What the outcome of the operator's policy `who` means, and what it is counted as.
+    pub(super) fn meaning(
         &self,
+        who: &dyn std::fmt::Display,
         outcome: PolicyOutcome,
-        ticket: Ticket,
         mut request: PolicyRequest,
-    ) -> Result<Allocated, HubError> {
+    ) -> Result<(Outcome, Counted), HubError> {
         let bad = |log: String| {
-            (failed(FailureCause::BadAnswer, format!("policy {ticket}: {log}")), Counted::Failed("unusable"))
+            (failed(FailureCause::BadAnswer, format!("policy {who}: {log}")), Counted::Failed("unusable"))
         };
-        let (outcome, counted) = match outcome {
+        Ok(match outcome {
             PolicyOutcome::Assign(assignment) => (Outcome::Assigned(choice(assignment)), Counted::Assigned),
             PolicyOutcome::Refuse(reason) => (Outcome::Refused(reason), Counted::Refused),
             PolicyOutcome::RetryAfter(seconds) => (Outcome::RetryAfter(seconds), Counted::Postponed),
@@ -194,8 +212,7 @@ impl Provisioning {
                 }
             },
             PolicyOutcome::Other(fact) => bad(format!("it answered with the unknown outcome `{}`", fact.name)),
-        };
-        Ok(Allocated { outcome, decider: Some((ticket, counted)) })
+        })
     }
 
     fn ask_builtin(&self, request: &PolicyRequest) -> Result<Outcome, HubError> {
@@ -291,6 +308,14 @@ impl Provisioning {
     }
 }
 
+fn enrollment_document(
+    enrollment: &EnrollmentRecord,
+    registration: Option<&RegistrationRecord>,
+) -> Result<Value, HubError> {
+    let state = registration.map(view::registration_json);
+    super::enrollment_json(enrollment, state.filter(|_| enrollment.kind == EnrollmentKind::Individual))
+}
+
 fn fact(name: &str, value: &Value) -> Fact {
     Fact { name: name.to_owned(), json: value.to_string() }
 }
@@ -304,6 +329,6 @@ fn choice(assignment: Assignment) -> Choice {
     }
 }
 
-fn failed(cause: FailureCause, log: String) -> Outcome {
+pub(super) fn failed(cause: FailureCause, log: String) -> Outcome {
     Outcome::Failed(AllocationFailure { cause, log })
 }

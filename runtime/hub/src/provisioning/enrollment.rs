@@ -11,7 +11,7 @@ use nave_model::{
 };
 use nave_store::{CommitError, Expect, Guard, Put, Revision};
 
-use super::{Provisioning, configuration};
+use super::{Provisioning, configuration, deployed};
 use crate::error::{ErrorCode, HubError};
 use crate::hub::{decode, put};
 use crate::registry::argument;
@@ -397,6 +397,9 @@ impl Provisioning {
     /// A custom allocation that can be carried out, as far as that can be told now: a policy may be pushed later. A
     /// configuration that is not sent stays as it was, so that SDKs that do not know it do not lose it; null removes it.
     async fn checked_webhook(&self, mut webhook: Webhook, old: Option<&EnrollmentRecord>) -> Result<Webhook, HubError> {
+        if self.deployed.is_some() {
+            return deployed::checked(webhook);
+        }
         let Some((policies, hooks)) = self.allocation_policies().zip(self.hooks()) else {
             return Err(argument("This provisioning service has no custom allocation."));
         };

@@ -3,7 +3,9 @@
 mod allocate;
 mod apply;
 mod attest;
+#[cfg_attr(target_arch = "wasm32", path = "configuration/absent.rs")]
 mod configuration;
+mod deployed;
 mod document;
 mod enrollment;
 mod hook;
@@ -36,6 +38,7 @@ use crate::throttle::{Limits, Operation as Limited, Throttle};
 
 pub use allocate::{HubDetails, LinkedHub};
 pub use configuration::MAX_POLICY_CONFIGURATION_BYTES;
+pub use deployed::DeployedPolicy;
 pub use document::{Secrets, attestation_json, enrollment_json, id_member};
 pub use enrollment::{AttestationInput, EnrollmentInput, EnrollmentPage, MAX_ENROLLMENT_GROUPS, MAX_ENROLLMENT_PAGE};
 pub use hook::{HOOK_TIME_LIMIT, HookAnswer, HookClient, HookError, HookRequest, Hooks, MAX_HOOK_ANSWER_BYTES};
@@ -46,6 +49,9 @@ pub(crate) use configuration::schema_of;
 
 /// The provisioning service's id in keys: no hub can have it, because hub ids do not begin with `$`.
 pub(crate) const OWNER: &str = "$dps";
+
+/// What enrollments call the policy of [`Provisioning::with_deployed_policy`]: `nave:policy/deployed`.
+pub(crate) const DEPLOYED_POLICY: &str = "deployed";
 
 /// What a provisioning service is made of.
 pub struct ProvisioningParts {
@@ -92,6 +98,8 @@ pub struct Provisioning {
     hubs: Vec<LinkedHub>,
     /// Custom allocation, if this service has it.
     custom: Option<(Arc<Policies>, Hooks)>,
+    /// The one custom policy of a service that has no others.
+    deployed: Option<Arc<dyn DeployedPolicy>>,
     population: Arc<population::Population>,
     /// Groups as they were read last; a group whose revision is unchanged is not decoded again.
     groups: Mutex<HashMap<String, (Revision, Arc<EnrollmentRecord>)>>,
@@ -119,6 +127,7 @@ impl Provisioning {
             default_policy: parts.default_policy,
             hubs: parts.hubs,
             custom: None,
+            deployed: None,
             population: Arc::default(),
             groups: Mutex::default(),
             postponed: postponed::Postponed::default(),
@@ -134,6 +143,14 @@ impl Provisioning {
         let (env, store) = (Arc::clone(&self.env), Arc::clone(&self.store));
         let policies = Policies::new(env, store, self.keys.clone(), custom.policies);
         self.custom = Some((Arc::new(policies), custom.hooks));
+        self
+    }
+
+    /// The same service with one custom policy, which its deployment put in, in the place of those that can be pushed and of
+    /// web hooks: for a host that runs no policies itself.
+    #[must_use]
+    pub fn with_deployed_policy(mut self, policy: Arc<dyn DeployedPolicy>) -> Self {
+        self.deployed = Some(policy);
         self
     }
 

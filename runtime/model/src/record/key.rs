@@ -185,6 +185,11 @@ impl Keys {
         self.prefix_of("component")
     }
 
+    /// The key of one of the places for telemetry, where it is in the store because its host has no log.
+    pub fn telemetry(&self, partition: u32, place: u64) -> String {
+        format!("{}{partition:02}/{place:06}", self.prefix_of("telemetry"))
+    }
+
     /// The key of a document of which an owner has one, such as its settings.
     pub fn single(&self, name: &str) -> String {
         self.key("single", name)
