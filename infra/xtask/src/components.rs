@@ -10,6 +10,10 @@ use crate::process::{note, run, step};
 use crate::wasm_toolchain::WasmToolchain;
 use crate::workspace::Workspace;
 
+/// The folder of the component that is not a function: with it in one call the functions would get the features that the
+/// hub wants of their dependencies, and other bytes.
+const GATEWAY: &str = "gateway";
+
 /// A crate that becomes a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Guest {
@@ -26,7 +30,8 @@ struct Guest {
 /// there all the same.
 pub(crate) fn build(workspace: &Workspace, toolchain: &WasmToolchain) -> Result<()> {
     step(&format!("components ({})", toolchain.describe()), || {
-        let functions = guests(&workspace.root.join("functions"))?;
+        let mut functions = guests(&workspace.root.join("functions"))?;
+        functions.retain(|guest| guest.name != GATEWAY);
         let fixtures = guests(&workspace.root.join("tests/fixtures"))?;
         let compiled = run(&mut compile(workspace, toolchain, functions.iter().chain(&fixtures)));
 
@@ -51,6 +56,23 @@ pub(crate) fn build(workspace: &Workspace, toolchain: &WasmToolchain) -> Result<
             bail!("no component for {}; the reasons are above", broken.join(", "));
         }
         note(&format!("{changed} changed, in {}", workspace.relative(&workspace.components)));
+        Ok(())
+    })
+}
+
+/// Builds the gateway for Spin: the whole hub, which takes as long as all the others together. It is a call of its own, and
+/// nothing that the program needs.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn gateway(workspace: &Workspace, toolchain: &WasmToolchain) -> Result<()> {
+    step("the gateway for Spin", || {
+        let mut functions = guests(&workspace.root.join("functions"))?;
+        functions.retain(|guest| guest.name == GATEWAY);
+        for guest in &functions {
+            run(toolchain.cargo_rustc(workspace).args(["--package", &guest.package]))?;
+            install_guest(&toolchain.output_dir(workspace), guest, &workspace.components)?;
+        }
         Ok(())
     })
 }
@@ -159,7 +181,9 @@ fn remove_others(dir: &Path, guests: &[Guest]) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
         let path: PathBuf = entry?.path();
         let is_wasm = path.extension().is_some_and(|ext| ext == "wasm");
-        if is_wasm && guests.iter().all(|guest| path.file_stem().is_none_or(|stem| *stem != *guest.name)) {
+        if is_wasm
+            && path.file_stem().is_none_or(|stem| *stem != *GATEWAY && guests.iter().all(|guest| *stem != *guest.name))
+        {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::components;
 use crate::process::{cargo, note, step, succeeds};
+use crate::spin;
 use crate::wasm_toolchain::{self, Choice};
 use crate::workspace::Workspace;
 
@@ -43,7 +44,10 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
 /// `cargo fmt --check`.
 pub(crate) fn format(workspace: &Workspace) -> Result<()> {
-    step("formatting (repair: cargo fmt)", || run_cargo(workspace, &["fmt", "--all", "--check"]))
+    step("formatting (repair: cargo fmt)", || {
+        run_cargo(workspace, &["fmt", "--all", "--check"])?;
+        crate::process::run(&mut spin::format(workspace))
+    })
 }
 
 /// Clippy with warnings as errors, over everything. In the release profile, because the tests are: then macros and build

@@ -12,6 +12,7 @@ mod lint;
 mod policies;
 mod process;
 mod simulate;
+mod spin;
 mod tally;
 mod test;
 mod test_env;
@@ -76,6 +77,7 @@ Parts, in this order; the first that fails ends the run:
   policies the templates of `nave policy new` with each language's tools, and the commands that work with policies
   python   the official Python SDKs against the built binary (tests/e2e/python, pytest)
   node     the official Node.js SDKs against the built binary (tests/e2e/node, node --test)
+  spin     what of both needs HTTPS only, against spin.toml in a host that does what Spin does (tests/spin-host)
 
 Options:
   --quick        only the part `rust`: no lint, and no SDKs to install
@@ -232,7 +234,8 @@ fn run(args: &[String]) -> Result<()> {
             let choice = parse_components(rest)?;
             let workspace = Workspace::find()?;
             let toolchain = wasm_toolchain::obtain(&workspace, choice)?;
-            components::build(&workspace, &toolchain)
+            components::build(&workspace, &toolchain)?;
+            components::gateway(&workspace, &toolchain)
         }
         "policies" => {
             no_arguments(command, rest)?;

@@ -13,7 +13,7 @@ use crate::process::{cargo, human, line, note, program, step};
 use crate::tally::{self, Runner, Tally};
 use crate::wasm_toolchain::{self, Choice};
 use crate::workspace::Workspace;
-use crate::{build, lint, policies, test_env};
+use crate::{build, lint, policies, spin, test_env};
 
 /// pytest's exit code for "no test was selected".
 const PYTEST_NOTHING: i32 = 5;
@@ -32,6 +32,7 @@ enum Part {
     Policies,
     Python,
     Node,
+    Spin,
 }
 
 impl Options {
@@ -48,7 +49,8 @@ impl Options {
                     Some("policies") => Part::Policies,
                     Some("python") => Part::Python,
                     Some("node") => Part::Node,
-                    _ => bail!("--only is `lint`, `rust`, `policies`, `python` or `node`"),
+                    Some("spin") => Part::Spin,
+                    _ => bail!("--only is `lint`, `rust`, `policies`, `python`, `node` or `spin`"),
                 }),
                 flag if flag.starts_with('-') => bail!("`test` has no option `{flag}`; see `cargo xtask help test`"),
                 _ if filter.is_some() => bail!("`test` takes one FILTER, and `{arg}` would be a second"),
@@ -56,7 +58,7 @@ impl Options {
             }
         }
         if parts.is_empty() {
-            parts = vec![Part::Lint, Part::Rust, Part::Policies, Part::Python, Part::Node];
+            parts = vec![Part::Lint, Part::Rust, Part::Policies, Part::Python, Part::Node, Part::Spin];
         }
         Ok(Self { parts, filter })
     }
@@ -88,13 +90,16 @@ fn parts(workspace: &Workspace, options: &Options, total: &mut Tally) -> Result<
         lint::format(workspace)?;
     }
     let toolchain = step("WebAssembly toolchain", || wasm_toolchain::obtain(workspace, Choice::Any))?;
-    if options.wants(Part::Python) {
+    if options.wants(Part::Python) || options.wants(Part::Spin) {
         test_env::python(workspace)?;
     }
-    if options.wants(Part::Node) {
+    if options.wants(Part::Node) || options.wants(Part::Spin) {
         test_env::node(workspace)?;
     }
     components::build(workspace, &toolchain)?;
+    if options.wants(Part::Rust) || options.wants(Part::Spin) {
+        components::gateway(workspace, &toolchain)?;
+    }
     if options.wants(Part::Lint) {
         lint::clippy(workspace)?;
     }
@@ -114,7 +119,7 @@ fn parts(workspace: &Workspace, options: &Options, total: &mut Tally) -> Result<
     let (python, node) = (workspace.root.join("tests/e2e/python"), workspace.root.join("tests/e2e/node"));
     let python_there = options.wants(Part::Python) && contains_file(&python, is_python_test);
     let node_there = options.wants(Part::Node) && contains_file(&node, is_node_test);
-    if python_there || node_there {
+    if python_there || node_there || options.wants(Part::Spin) {
         test_env::hosts(workspace)?;
     }
     if python_there {
@@ -122,6 +127,17 @@ fn parts(workspace: &Workspace, options: &Options, total: &mut Tally) -> Result<
     }
     if node_there {
         part("Node.js SDKs", &mut node_test(workspace, &node, options), Runner::Node, options, total)?;
+    }
+    if options.wants(Part::Spin) {
+        spin::build(workspace)?;
+        part(
+            "Spin, Python SDKs",
+            &mut filtered(spin::pytest(workspace), "-k", options),
+            Runner::Pytest,
+            options,
+            total,
+        )?;
+        part("Spin, Node.js SDKs", &mut spin::node(workspace), Runner::Node, options, total)?;
     }
     Ok(())
 }
@@ -208,6 +224,13 @@ fn pytest(workspace: &Workspace, dir: &Path, options: &Options) -> Command {
     command
 }
 
+fn filtered(mut command: Command, option: &str, options: &Options) -> Command {
+    if let Some(filter) = &options.filter {
+        command.args([option, filter]);
+    }
+    command
+}
+
 fn node_test(workspace: &Workspace, dir: &Path, options: &Options) -> Command {
     let mut command = program("node", workspace);
     // One file at a time: the SDKs dial fixed ports, so there can be only one hub.
@@ -261,7 +284,7 @@ mod tests {
     #[test]
     fn without_options_everything_runs() {
         let options = parse(&[]).unwrap();
-        for part in [Part::Lint, Part::Rust, Part::Policies, Part::Python, Part::Node] {
+        for part in [Part::Lint, Part::Rust, Part::Policies, Part::Python, Part::Node, Part::Spin] {
             assert!(options.wants(part), "{part:?}");
         }
         assert_eq!(options.filter, None);

@@ -69,8 +69,19 @@ impl WasmToolchain {
     /// Components have a target directory of their own: another compiler in the native one would make cargo look at every
     /// fingerprint twice, and both builds would wait for each other's lock.
     pub(crate) fn cargo_build(&self, workspace: &Workspace) -> Command {
+        self.cargo(workspace, "build")
+    }
+
+    /// `cargo rustc` for the component of one package, whose manifest does not say that it is one.
+    pub(crate) fn cargo_rustc(&self, workspace: &Workspace) -> Command {
+        let mut command = self.cargo(workspace, "rustc");
+        command.args(["--lib", "--crate-type", "cdylib"]);
+        command
+    }
+
+    fn cargo(&self, workspace: &Workspace, subcommand: &str) -> Command {
         let mut command = cargo(workspace);
-        command.arg("build").args(["--target", TARGET, "--profile", "component"]);
+        command.arg(subcommand).args(["--target", TARGET, "--profile", "component"]);
         command.env("CARGO_TARGET_DIR", self.target_dir(workspace));
         command.env_remove("RUSTFLAGS").env_remove("CARGO_BUILD_RUSTFLAGS");
         if self.kind == Kind::Debian {

@@ -1,10 +1,9 @@
 'use strict';
 
-const { here, test, unique } = require('./harness');
+const { describe, here, test, unique } = require('./harness');
 
 const assert = require('node:assert/strict');
 const { EventEmitter } = require('node:events');
-const { describe } = require('node:test');
 const { Client, Message } = require('azure-iot-device');
 const { Http } = require('azure-iot-device-http');
 const devices = require('./harness/devices');

@@ -1,9 +1,9 @@
 'use strict';
 
-const { here, hubNamed, test, unique } = require('./harness');
+const { describe, here, hubNamed, test, unique } = require('./harness');
 
 const assert = require('node:assert/strict');
-const { before, describe } = require('node:test');
+const { before } = require('node:test');
 const { ProvisioningServiceClient } = require('azure-iot-provisioning-service');
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
 const { Http } = require('azure-iot-provisioning-device-http');

@@ -1,9 +1,8 @@
 'use strict';
 
-const { here, hubNamed, test, unique } = require('./harness');
+const { describe, here, hubNamed, test, unique } = require('./harness');
 
 const assert = require('node:assert/strict');
-const { describe } = require('node:test');
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
 const { Mqtt } = require('azure-iot-provisioning-device-mqtt');
 const { Http } = require('azure-iot-provisioning-device-http');

@@ -1,9 +1,9 @@
 'use strict';
 
-const { here, test, unique } = require('./harness');
+const { describe, here, test, unique } = require('./harness');
 
 const assert = require('node:assert/strict');
-const { before, describe } = require('node:test');
+const { before } = require('node:test');
 const { Registry } = require('azure-iothub');
 const { newKey, remember } = require('./harness/secrets');
 

@@ -1,18 +1,12 @@
-//! A gateway composes with the functions as Spin composes a component with its dependencies.
-//!
-//! Spin's rule (its documentation, "Component dependencies"): each import of the gateway that a dependency is declared for is
-//! satisfied by an export of that dependency, of the same name unless the declaration names another (`export = …`). Each
-//! dependency is an instance of its own, and one level deep: what a dependency imports stays an import of the whole. This is
-//! why functions import nothing, and it must stay possible for as long as the same functions shall serve both hosts.
+//! The rule by which Spin composes (`spin/compose.rs`), on a small component: what fits, what does not, and that it runs.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use nave_tests::paths;
-use wac_graph::types::{Package, SubtypeChecker, WorldId};
-use wac_graph::{CompositionGraph, EncodeOptions, NodeId};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store};
 
 use crate::components;
+use crate::spin::compose::{self, Part};
 
 const POLICY: &str = "nave:allocation/policy@0.1.0";
 const TWIN: &str = "nave:twin/twin@0.1.0";
@@ -32,39 +26,11 @@ const DEPENDENCIES: [Dependency; 3] = [
 ];
 
 fn compose(dependencies: &[Dependency]) -> Result<Vec<u8>> {
-    let mut graph = CompositionGraph::new();
-    let (gateway_world, gateway) = instantiate(&mut graph, "gateway", paths::component("fixtures/gateway")?)?;
-    for dependency in dependencies {
-        let import = *graph.types()[gateway_world]
-            .imports
-            .get(dependency.import)
-            .with_context(|| format!("the gateway does not import {}", dependency.import))?;
-        let (world, instance) = instantiate(&mut graph, dependency.import, paths::component(dependency.component)?)?;
-        let name = dependency.export.unwrap_or(dependency.import);
-        let export = *graph.types()[world]
-            .exports
-            .get(name)
-            .with_context(|| format!("{} does not export {name}", dependency.component))?;
-        SubtypeChecker::new(&mut Default::default())
-            .is_subtype(export, graph.types(), import, graph.types())
-            .with_context(|| format!("{name} does not fit the import {}", dependency.import))?;
-        let argument = graph.alias_instance_export(instance, name)?;
-        graph.set_instantiation_argument(gateway, dependency.import, argument)?;
-    }
-    let exports: Vec<String> = graph.types()[gateway_world].exports.keys().cloned().collect();
-    for name in exports {
-        let export = graph.alias_instance_export(gateway, &name)?;
-        graph.export(export, name)?;
-    }
-    Ok(graph.encode(EncodeOptions { validate: true, ..EncodeOptions::default() })?)
-}
-
-fn instantiate(graph: &mut CompositionGraph, name: &str, bytes: Vec<u8>) -> Result<(WorldId, NodeId)> {
-    // The name only tells packages apart: the same component under two imports is two instances.
-    let package = Package::from_bytes(&format!("dependency:{name}"), None, bytes, graph.types_mut())?;
-    let world = package.ty();
-    let id = graph.register_package(package)?;
-    Ok((world, graph.instantiate(id)))
+    let parts = dependencies.iter().map(|dependency| {
+        let bytes = paths::component(dependency.component)?;
+        Ok(Part { import: dependency.import, bytes, export: dependency.export })
+    });
+    compose::compose(paths::component("fixtures/gateway")?, parts.collect::<Result<_>>()?)
 }
 
 #[test]

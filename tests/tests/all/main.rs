@@ -15,3 +15,4 @@ mod packaging;
 mod plugins;
 mod process;
 mod simulation;
+mod spin;

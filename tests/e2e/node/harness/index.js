@@ -17,7 +17,7 @@ if (!process.env[DATA_DIR]) {
   process.exit(runAgainWithAuthority());
 }
 
-const { after, before, test: nodeTest } = require('node:test');
+const { after, before, describe: nodeDescribe, test: nodeTest } = require('node:test');
 const assert = require('node:assert/strict');
 const { Nave } = require('./server');
 const { DpsRest, HubRest } = require('./rest');
@@ -87,9 +87,22 @@ function hubNamed(host) {
   return hub;
 }
 
-/** A test that ends, whatever it waits for. */
-function test(name, body) {
-  return nodeTest(name, { timeout: 120_000 }, body);
+/** Why the host under test cannot do what is called so; undefined if it can. */
+function difference(name) {
+  if (process.env.NAVE_HOST !== 'spin') {
+    return undefined;
+  }
+  return require('../../../spin-host/differences.json').node[name];
 }
 
-module.exports = { here, hubNamed, test, unique };
+/** Tests about one thing. */
+function describe(name, body) {
+  return nodeDescribe(name, { skip: difference(name) ?? false }, body);
+}
+
+/** A test that ends, whatever it waits for. */
+function test(name, body) {
+  return nodeTest(name, { timeout: 120_000, skip: difference(name) ?? false }, body);
+}
+
+module.exports = { describe, here, hubNamed, test, unique };
