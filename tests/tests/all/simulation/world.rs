@@ -80,7 +80,7 @@ impl World {
     }
 
     /// The same, of what may not start.
-    pub(crate) async fn try_start(&self, name: &str, functions: &Arc<Functions>) -> Result<Host, nave_hub::HubError> {
+    pub(crate) async fn try_start(&self, name: &str, functions: &Arc<Functions>) -> Result<Host, HubError> {
         let env = self.simulation.host();
         let shared: SharedEnv = Arc::clone(&env) as SharedEnv;
         let id = HostId::new(name);
