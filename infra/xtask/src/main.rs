@@ -317,7 +317,19 @@ mod tests {
             .collect();
         assert_eq!(
             listed,
-            ["serve", "test", "build", "components", "policies", "generate", "setup", "lint", "bench", "help"]
+            [
+                "serve",
+                "test",
+                "build",
+                "components",
+                "policies",
+                "generate",
+                "setup",
+                "lint",
+                "bench",
+                "simulate",
+                "help"
+            ]
         );
         for command in listed {
             help_for(command).unwrap();

@@ -46,7 +46,7 @@ fn the_status_counts_connections() {
     let status = world.admin_request("GET", "/admin/status").send().json();
     assert_eq!(
         status["hubs"][0],
-        json!({ "id": "hub1", "hostName": HUB, "aliases": ["localhost"], "connectedDevices": 1 })
+        json!({ "id": "hub1", "hostName": HUB, "aliases": ["localhost"], "connectedDevices": 1, "damagedRecords": 0 })
     );
     assert_eq!(status["hubs"][1]["connectedDevices"], 0);
     assert_eq!(status["provisioning"], json!({ "idScope": ID_SCOPE, "hostNames": [DPS, "localhost"] }));

@@ -368,20 +368,31 @@ fn what_was_acknowledged_at_the_end_of_a_connection_stays_done_whatever_is_ahead
 }
 
 #[test]
-fn what_could_not_be_noted_on_a_full_disk_is_delivered_again() {
-    with_a_device(async |world, host, hub, keys| {
-        send(hub, 0..1).await;
-        let (mut connection, _) = Connection::log_in(world, host, HUB, ID, keys, false).await.unwrap();
-        connection.listen(ID, QoS::AtLeastOnce).await.unwrap();
-        let got = connection.messages(SOON).await.unwrap();
-        world.set_full(true, [false; 2]);
-        connection.acknowledge(got[0].delivery.unwrap().0).unwrap();
-        connection.idle(SOON).await.unwrap();
-        connection.disconnect();
-        world.env.sleep(Duration::from_millis(500)).await;
-        world.set_full(false, [false; 2]);
-        let who = over_https(world, hub, keys).await.unwrap();
-        let got = hub.receive_message(&who).await.unwrap().unwrap();
-        assert_eq!(got.deliveries, 1);
-    });
+fn what_could_not_be_noted_on_a_full_disk_is_noted_after_a_goodbye_and_delivered_again_after_a_break() {
+    for goodbye in [true, false] {
+        with_a_device(async |world, host, hub, keys| {
+            send(hub, 0..1).await;
+            let (mut connection, _) = Connection::log_in(world, host, HUB, ID, keys, false).await.unwrap();
+            connection.listen(ID, QoS::AtLeastOnce).await.unwrap();
+            let got = connection.messages(SOON).await.unwrap();
+            world.set_full(true, [false; 2]);
+            connection.acknowledge(got[0].delivery.unwrap().0).unwrap();
+            connection.idle(SOON).await.unwrap();
+            // After a goodbye the session stays until what it accepted is done. Without one nobody waits.
+            if goodbye {
+                connection.disconnect();
+            } else {
+                drop(connection);
+            }
+            world.env.sleep(SOON).await;
+            world.set_full(false, [false; 2]);
+            // Longer than between two tries.
+            world.env.sleep(Duration::from_secs(60)).await;
+            let who = over_https(world, hub, keys).await.unwrap();
+            let got = hub.receive_message(&who).await.unwrap().map(|got| got.deliveries);
+            assert_eq!(got, if goodbye { None } else { Some(1) }, "with a goodbye: {goodbye}");
+            let told = if goodbye { vec![("m-0".to_owned(), "Success".to_owned())] } else { Vec::new() };
+            assert_eq!(outcomes(hub).await, told);
+        });
+    }
 }
