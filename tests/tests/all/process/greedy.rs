@@ -183,6 +183,7 @@ fn a_service_that_opens_a_thousand_streams_gets_its_share() {
             let streams = (0..AT_ONCE).map(|_| async {
                 let mut stream = dial(&ready, ready.https()).await.expect("a handshake");
                 stream.write_all(request.as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
                 // The status line, and then it is not read any more.
                 let mut head = [0; 12];
                 stream.read_exact(&mut head).await.unwrap();
@@ -204,6 +205,7 @@ fn a_service_that_opens_a_thousand_streams_gets_its_share() {
             loop {
                 let mut stream = dial(&ready, ready.https()).await.unwrap();
                 stream.write_all(request.as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
                 let mut head = [0; 12];
                 stream.read_exact(&mut head).await.unwrap();
                 if head == *b"HTTP/1.1 200" {
