@@ -159,13 +159,16 @@ class Nave {
     this.connection = JSON.parse(fs.readFileSync(this.readyFile, 'utf8'));
     remember(this.connection.admin?.token);
     const tls = path.join(this.dataDir, 'tls');
-    for (const file of fs.readdirSync(tls).filter((name) => name.endsWith('.key'))) {
+    const files = fs.existsSync(tls) ? fs.readdirSync(tls) : [];
+    for (const file of files.filter((name) => name.endsWith('.key'))) {
       remember(fs.readFileSync(path.join(tls, file), 'utf8'));
     }
   }
 
   /** Notes what it says of itself, to be searched for secrets. */
   async collect() {
+    // Another host of the functions has no such interface.
+    if (!this.connection.admin) return;
     const { url, token } = this.connection.admin;
     for (const place of ['/metrics', '/admin/status', '/admin/configuration']) {
       const answer = await fetch(url + place, { headers: { Authorization: `Bearer ${token}` } });
