@@ -1,24 +1,30 @@
 //! Audit records of requests whose client does not wait for the answer.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 use std::time::Duration;
 
 use nave_env::Env as _;
 use nave_hub::Subscriptions;
 use serde_json::{Value, json};
-use tracing::subscriber::with_default;
+use tracing::subscriber::set_global_default;
 
 use crate::world::{Ask, World};
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What the running test's thread logs.
+    static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes for the thread that logs.
+struct Lines;
 
 impl io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LINES.with_borrow_mut(|lines| lines.extend_from_slice(bytes));
         Ok(bytes.len())
     }
 
@@ -29,11 +35,15 @@ impl io::Write for Lines {
 
 /// Action, object and outcome of the records that `work` leaves.
 fn records(work: impl FnOnce()) -> Vec<[String; 3]> {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
-    with_default(subscriber, work);
-    let bytes = lines.0.lock().unwrap().clone();
+    // One subscriber for all threads: whether a place logs at all is remembered for the whole process, as it looks from the
+    // thread that comes there first.
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(|| {
+        set_global_default(tracing_subscriber::fmt().json().with_writer(|| Lines).finish()).unwrap();
+    });
+    LINES.take();
+    work();
+    let bytes = LINES.take();
     String::from_utf8(bytes)
         .unwrap()
         .lines()
