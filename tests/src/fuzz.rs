@@ -11,6 +11,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::numbers::Numbers;
+
 /// Mutations of each file of a corpus, unless `NAVE_FUZZ_MUTATIONS` names another number. Together the targets take seconds.
 const MUTATIONS: u64 = 1_000;
 
@@ -34,22 +36,9 @@ const INTERESTING: [&[u8]; 16] = [
     b"99999999999999999999",
 ];
 
-/// A small generator of numbers (splitmix64): mutations are the same on every machine.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut number = self.0;
-        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        number ^ (number >> 31)
-    }
-
-    /// A number below `limit`, 0 if that is 0.
-    fn below(&mut self, limit: usize) -> usize {
-        if limit == 0 { 0 } else { usize::try_from(self.next() % limit as u64).unwrap_or(0) }
-    }
+/// A number below `limit`, 0 if that is 0.
+fn below(numbers: &mut Numbers, limit: usize) -> usize {
+    usize::try_from(numbers.below(limit as u64)).unwrap_or(0)
 }
 
 /// The directory of a target's corpus.
@@ -89,9 +78,9 @@ pub fn exercise(target: &str, run: impl Fn(&[u8])) {
         let shown = Shown { name, bytes };
         run(bytes);
         std::mem::forget(shown);
-        let mut numbers = Numbers(number as u64 + 1);
+        let mut numbers = Numbers::new(number as u64 + 1);
         for _ in 0..each {
-            let other = &files[numbers.below(files.len())].1;
+            let other = &files[below(&mut numbers, files.len())].1;
             let mutated = mutate(bytes, other, &mut numbers);
             let shown = Shown { name, bytes: &mutated };
             run(&mutated);
@@ -115,13 +104,13 @@ impl Drop for Shown<'_> {
 
 fn mutate(bytes: &[u8], other: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     let mut result = bytes.to_vec();
-    for _ in 0..=numbers.below(4) {
-        let at = numbers.below(result.len() + 1);
-        match numbers.below(7) {
+    for _ in 0..=below(numbers, 4) {
+        let at = below(numbers, result.len() + 1);
+        match below(numbers, 7) {
             0 => result.truncate(at),
             1 => {
                 if let Some(byte) = result.get_mut(at) {
-                    *byte ^= 1 << numbers.below(8);
+                    *byte ^= 1 << below(numbers, 8);
                 }
             }
             2 => {
@@ -130,23 +119,23 @@ fn mutate(bytes: &[u8], other: &[u8], numbers: &mut Numbers) -> Vec<u8> {
                 }
             }
             3 => {
-                let piece = INTERESTING[numbers.below(INTERESTING.len())];
+                let piece = INTERESTING[below(numbers, INTERESTING.len())];
                 result.splice(at..at, piece.iter().copied());
             }
             4 => {
-                let end = at + numbers.below(result.len() - at + 1);
+                let end = at + below(numbers, result.len() - at + 1);
                 result.drain(at..end);
             }
             5 => {
-                let end = at + numbers.below((result.len() - at).min(64) + 1);
+                let end = at + below(numbers, (result.len() - at).min(64) + 1);
                 let piece = result[at..end].to_vec();
-                for _ in 0..=numbers.below(8) {
+                for _ in 0..=below(numbers, 8) {
                     result.splice(at..at, piece.iter().copied());
                 }
             }
             _ => {
-                let from = numbers.below(other.len() + 1);
-                let to = from + numbers.below((other.len() - from).min(256) + 1);
+                let from = below(numbers, other.len() + 1);
+                let to = from + below(numbers, (other.len() - from).min(256) + 1);
                 result.splice(at..at, other[from..to].iter().copied());
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nave_engine::Functions;
 use nave_env::SharedEnv;
-use nave_hub::provisioning::{DeployedPolicy, HubDetails, LinkedHub, ProvisioningParts};
+use nave_hub::provisioning::{DeployedPolicy, LinkedHub, ProvisioningParts};
 use nave_hub::{HostId, Hub, HubParts, NoPeers, Platform, Provisioning};
 use nave_model::{Keys, Tenant};
 use nave_store::Store;
@@ -59,13 +59,7 @@ pub fn platform(settings: &Settings, parts: &Parts) -> Result<Arc<Platform>, Inv
                 .map_err(|error| InvalidSetting { name: "routes", what: error.to_string() })?;
         }
     }
-    let linked = hubs.iter().map(|hub| LinkedHub {
-        hub: Arc::clone(hub),
-        allocation_weight: None,
-        apply_allocation_policy: true,
-        latency_ms: None,
-        details: HubDetails::default(),
-    });
+    let linked = hubs.iter().map(|hub| LinkedHub::new(Arc::clone(hub)));
     let provisioning = Provisioning::new(ProvisioningParts {
         env: Arc::clone(&parts.env),
         store: Arc::clone(&parts.store),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nave_auth::{DEVICE_KEY_LENGTH, KeyPair, SasToken, default_dps_policies, default_hub_policies};
 use nave_engine::{Engine, Functions, Source};
 use nave_env::{Env as _, SharedEnv};
-use nave_hub::provisioning::{HubDetails, LinkedHub, ProvisioningParts};
+use nave_hub::provisioning::{LinkedHub, ProvisioningParts};
 use nave_hub::{
     AuthenticationInput, ConnectOptions, Connected, DeviceInput, HostId, Hub, HubParts, Mailbox, MailboxFull, NoPeers,
     Platform, Presented, Provisioning, Session, ToDevice,
@@ -74,13 +74,7 @@ impl Bench {
             host_names: vec![HostName::parse("dps.nave.test").unwrap()],
             policies: default_dps_policies(|buffer| env.fill_random(buffer)).unwrap(),
             default_policy: "hashed".to_owned(),
-            hubs: vec![LinkedHub {
-                hub: Arc::clone(&hub),
-                allocation_weight: None,
-                apply_allocation_policy: true,
-                latency_ms: None,
-                details: HubDetails::default(),
-            }],
+            hubs: vec![LinkedHub::new(Arc::clone(&hub))],
         }));
         let platform = Arc::new(Platform::new(shared(), vec![Arc::clone(&hub)], provisioning));
         let keys = KeyPair::generate(DEVICE_KEY_LENGTH, |buffer| env.fill_random(buffer));

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nave_engine::TICK;
 use nave_engine::allocation::{Assignment, Hub, Outcome, Request};
 use nave_engine::plugin::{
-    Access, CallReport, MAX_OUTPUT_BYTES, PluginEngine, Policy, PolicyCallError, PolicyError, PolicyFailure,
-    PolicyLabel, PolicyLimits,
+    Access, CallReport, LimitError, MAX_OUTPUT_BYTES, PluginEngine, Policy, PolicyCallError, PolicyError,
+    PolicyFailure, PolicyLabel, PolicyLimits,
 };
 use nave_tests::paths;
 use serde_json::{Value, json};
@@ -239,7 +239,7 @@ fn what_is_no_policy_is_refused_with_the_reason() {
     let tight = PolicyLimits { memory_bytes: 64 << 10, ..standard };
     assert!(matches!(compile(&policy, &tight), PolicyError::Start { failure: PolicyFailure::Memory { .. }, .. }));
     let greedy = PolicyLimits { stack_bytes: usize::MAX, ..standard };
-    assert!(matches!(compile(&policy, &greedy), PolicyError::Limit { name: "stackBytes", .. }));
+    assert!(matches!(compile(&policy, &greedy), PolicyError::Limit(LimitError { name: "stackBytes", .. })));
 }
 
 /// One fixture for each release of the interface, from its own frozen source and WIT.

@@ -15,17 +15,8 @@ mod error {
         #[error("this host takes no policies: the deployment names the one that it has")]
         NotHere,
         /// A limit is out of range.
-        #[error("the limit `{name}` is {value}; it must be from {least} to {most}")]
-        Limit {
-            /// The limit.
-            name: &'static str,
-            /// What it was set to.
-            value: usize,
-            /// The least that makes sense.
-            least: usize,
-            /// The host's maximum.
-            most: usize,
-        },
+        #[error(transparent)]
+        Limit(#[from] super::limits::LimitError),
     }
 }
 
@@ -33,8 +24,8 @@ use crate::allocation;
 
 pub use error::PolicyError;
 pub use limits::{
-    MAX_POLICY_CONCURRENCY, MAX_POLICY_DEADLINE, MAX_POLICY_MEMORY, MAX_POLICY_RESULT_BYTES, MAX_POLICY_STACK,
-    MAX_POLICY_TABLE_ELEMENTS, PolicyLimits,
+    LimitError, MAX_POLICY_CONCURRENCY, MAX_POLICY_DEADLINE, MAX_POLICY_MEMORY, MAX_POLICY_RESULT_BYTES,
+    MAX_POLICY_STACK, MAX_POLICY_TABLE_ELEMENTS, PolicyLimits,
 };
 
 /// Which policy, in which version: what errors and logs name it by.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 use super::PolicyLabel;
-use super::limits::PolicyLimits;
+use super::limits::{LimitError, PolicyLimits};
 use super::sandbox::Stop;
 
 /// Why a component cannot be used as a policy. Each says what its author has to change.
@@ -26,17 +26,8 @@ pub enum PolicyError {
     )]
     Import(String),
     /// A limit is out of range.
-    #[error("the limit `{name}` is {value}; it must be from {least} to {most}")]
-    Limit {
-        /// The limit.
-        name: &'static str,
-        /// What it was set to.
-        value: usize,
-        /// The least that makes sense.
-        least: usize,
-        /// The host's maximum.
-        most: usize,
-    },
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// It cannot be instantiated, or its schema cannot be read.
     #[error("the component does not start: {failure}{}{output}", if output.is_empty() { "" } else { "; " })]
     Start {

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::error::PolicyError;
-
 /// Most linear memory that a policy may be allowed. The interpreters in Python policies need some 40 MB; more than this
 /// is a mistake, and each slot for an instance reserves this much address space.
 pub const MAX_POLICY_MEMORY: usize = 256 << 20;
@@ -40,6 +38,20 @@ pub struct PolicyLimits {
     pub concurrency: u32,
 }
 
+/// A bound that no host allows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit `{name}` is {value}; it must be from {least} to {most}")]
+pub struct LimitError {
+    /// Which bound.
+    pub name: &'static str,
+    /// What it was set to.
+    pub value: usize,
+    /// The least that makes sense.
+    pub least: usize,
+    /// The host's maximum.
+    pub most: usize,
+}
+
 impl Default for PolicyLimits {
     fn default() -> Self {
         Self {
@@ -58,8 +70,8 @@ impl PolicyLimits {
     ///
     /// # Errors
     ///
-    /// [`PolicyError::Limit`], naming the first that is not.
-    pub fn check(&self) -> Result<(), PolicyError> {
+    /// [`LimitError`], naming the first that is not.
+    pub fn check(&self) -> Result<(), LimitError> {
         let milliseconds = |time: Duration| usize::try_from(time.as_millis()).unwrap_or(usize::MAX);
         let concurrency = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
         let bounds = [
@@ -71,7 +83,7 @@ impl PolicyLimits {
             ("concurrency", concurrency(self.concurrency), 1, concurrency(MAX_POLICY_CONCURRENCY)),
         ];
         match bounds.into_iter().find(|(_, value, least, most)| value < least || value > most) {
-            Some((name, value, least, most)) => Err(PolicyError::Limit { name, value, least, most }),
+            Some((name, value, least, most)) => Err(LimitError { name, value, least, most }),
             None => Ok(()),
         }
     }
@@ -85,10 +97,10 @@ mod tests {
     fn the_default_is_allowed_and_what_no_host_allows_is_named() {
         PolicyLimits::default().check().unwrap();
         let greedy = PolicyLimits { memory_bytes: MAX_POLICY_MEMORY + 1, ..PolicyLimits::default() };
-        assert!(matches!(greedy.check(), Err(PolicyError::Limit { name: "memoryBytes", .. })));
+        assert!(matches!(greedy.check(), Err(LimitError { name: "memoryBytes", .. })));
         let hasty = PolicyLimits { deadline: Duration::ZERO, ..PolicyLimits::default() };
-        assert!(matches!(hasty.check(), Err(PolicyError::Limit { name: "deadlineMs", .. })));
+        assert!(matches!(hasty.check(), Err(LimitError { name: "deadlineMs", .. })));
         let none = PolicyLimits { concurrency: 0, ..PolicyLimits::default() };
-        assert!(matches!(none.check(), Err(PolicyError::Limit { name: "concurrency", .. })));
+        assert!(matches!(none.check(), Err(LimitError { name: "concurrency", .. })));
     }
 }

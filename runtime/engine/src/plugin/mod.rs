@@ -35,8 +35,8 @@ use crate::engine::{EngineError, TICK, compile};
 pub use error::{PolicyCallError, PolicyError, PolicyFailure};
 pub use inspect::{Access, Import, Inspection};
 pub use limits::{
-    MAX_POLICY_CONCURRENCY, MAX_POLICY_DEADLINE, MAX_POLICY_MEMORY, MAX_POLICY_RESULT_BYTES, MAX_POLICY_STACK,
-    MAX_POLICY_TABLE_ELEMENTS, PolicyLimits,
+    LimitError, MAX_POLICY_CONCURRENCY, MAX_POLICY_DEADLINE, MAX_POLICY_MEMORY, MAX_POLICY_RESULT_BYTES,
+    MAX_POLICY_STACK, MAX_POLICY_TABLE_ELEMENTS, PolicyLimits,
 };
 pub use sandbox::MAX_OUTPUT_BYTES;
 

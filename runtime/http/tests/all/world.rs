@@ -16,7 +16,7 @@ use nave_http::service::{Body, HttpService, Peer, PeerTls, ResponseBody};
 use nave_http::{Admin, Monitoring, Surface};
 use nave_hub::policy::{PoliciesParts, Pool, TrustedKey};
 use nave_hub::provisioning::{
-    CustomAllocation, HookAnswer, HookClient, HookError, HookRequest, Hooks, HubDetails, LinkedHub, ProvisioningParts,
+    CustomAllocation, HookAnswer, HookClient, HookError, HookRequest, Hooks, LinkedHub, ProvisioningParts,
 };
 use nave_hub::{
     ConnectOptions, Connected, HostId, Hub, HubParts, Mailbox, MailboxFull, NoPeers, Platform, Presented, Provisioning,
@@ -131,13 +131,7 @@ impl World {
             }))
         };
         let hubs = vec![hub(HUB, &["localhost"]), hub(OTHER_HUB, &[])];
-        let linked = hubs.iter().map(|hub| LinkedHub {
-            hub: Arc::clone(hub),
-            allocation_weight: None,
-            apply_allocation_policy: true,
-            latency_ms: None,
-            details: HubDetails::default(),
-        });
+        let linked = hubs.iter().map(|hub| LinkedHub::new(Arc::clone(hub)));
         let hooks = Arc::new(ScriptedHooks::default());
         let clock = Arc::clone(&env);
         let custom = CustomAllocation {

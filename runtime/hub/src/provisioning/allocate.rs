@@ -52,6 +52,17 @@ pub struct HubDetails {
 }
 
 impl LinkedHub {
+    /// A hub of which the operator says nothing.
+    pub fn new(hub: Arc<Hub>) -> Self {
+        Self {
+            hub,
+            allocation_weight: None,
+            apply_allocation_policy: true,
+            latency_ms: None,
+            details: HubDetails::default(),
+        }
+    }
+
     pub(crate) fn for_function(&self) -> WitLinkedHub {
         WitLinkedHub {
             name: self.hub.host_name().as_str().to_owned(),

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nave_auth::{DEVICE_KEY_LENGTH, KeyPair, SharedKey};
+use nave_tests::http::Request;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -29,8 +30,7 @@ const PAYLOAD: &str = "canary-of-a-payload";
 const GROUP_KEYS: [&str; 2] =
     ["YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXoxMjM0NTY=", "MTIzNDU2Nzg5MGFiY2RlZmdoaWprbG1ub3BxcnN0dXY="];
 
-/// Heads and bodies.
-type Requests = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+type Requests = Arc<Mutex<Vec<Request>>>;
 
 /// Takes what exporters send.
 #[derive(Clone)]
@@ -59,33 +59,17 @@ impl Collector {
 
     fn spans(&self) -> Spans {
         let requests = self.requests.lock();
-        let decoded = requests.iter().map(|(_, body)| ExportTraceServiceRequest::decode(&body[..]).unwrap());
+        let decoded = requests.iter().map(|request| ExportTraceServiceRequest::decode(&request.body[..]).unwrap());
         let scopes = decoded.flat_map(|request| request.resource_spans).flat_map(|resource| resource.scope_spans);
         Spans(scopes.flat_map(|scope| scope.spans).collect())
     }
 }
 
 /// Answers requests on one connection until it ends.
-fn serve(mut stream: TcpStream, requests: &Mutex<Vec<(String, Vec<u8>)>>) {
+fn serve(mut stream: TcpStream, requests: &Mutex<Vec<Request>>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    loop {
-        let (mut head, mut length) = (String::new(), 0);
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).unwrap_or(0) == 0 {
-                return;
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-            if line.trim().is_empty() {
-                break;
-            }
-            head.push_str(&line);
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
-        requests.lock().push((head, body));
+    while let Some(request) = Request::read(&mut reader) {
+        requests.lock().push(request);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
     }
 }
@@ -210,9 +194,10 @@ fn one_trace_goes_through_listener_session_function_store_and_log() {
             keys.primary.expose_base64(),
             "of-the-collector".to_owned(),
         ];
-        for (head, body) in requests.iter() {
-            assert!(head.starts_with("POST /v1/traces HTTP/1.1") && head.contains(SECRET), "{head}");
-            let text = String::from_utf8_lossy(body);
+        for request in requests.iter() {
+            assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/v1/traces"));
+            assert_eq!(request.field("authorization"), Some(SECRET));
+            let text = String::from_utf8_lossy(&request.body);
             assert!(text.contains("hub-of-the-test"));
             for secret in &secrets {
                 assert!(!text.contains(secret.as_str()), "{secret} is in a trace");

@@ -1,7 +1,7 @@
 //! A web hook over TLS, with an authority of its own.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::BufReader;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
+
+use nave_tests::http::Request;
 
 use super::policies::{Deployment, enroll, register};
 use super::run;
@@ -56,20 +58,7 @@ fn serve(directory: &Path) -> (String, PathBuf) {
 }
 
 fn answer<S: std::io::Read + std::io::Write>(reader: &mut BufReader<S>) -> Option<()> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().ok()?;
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-    }
-    reader.read_exact(&mut vec![0; length]).ok()?;
+    Request::read(reader)?;
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", ANSWER.len());
     reader.get_mut().write_all((head + ANSWER).as_bytes()).ok()?;
     reader.get_mut().flush().ok()

@@ -12,7 +12,7 @@ use nave_auth::{ENROLLMENT_KEY_LENGTH, KeyPair, default_dps_policies, default_hu
 use nave_engine::{Engine, Functions, Source};
 use nave_env::sim::{SimEnv, Simulation};
 use nave_env::{BoxFuture, Env, Moment, SharedEnv};
-use nave_hub::provisioning::{AttestationInput, EnrollmentInput, HubDetails, LinkedHub, ProvisioningParts};
+use nave_hub::provisioning::{AttestationInput, EnrollmentInput, LinkedHub, ProvisioningParts};
 use nave_hub::{HostId, Hub, HubError, HubParts, Platform, Provisioning, Receive, RoutingConfig, SimBus};
 use nave_log::sim::SimLog;
 use nave_model::{EnrollmentKind, HostName, HubId, IdScope, IfMatch, Reprovision, Tenant, Timestamp};
@@ -108,13 +108,7 @@ impl World {
                 Arc::new(hub)
             })
             .collect();
-        let linked = hubs.iter().map(|hub| LinkedHub {
-            hub: Arc::clone(hub),
-            allocation_weight: None,
-            apply_allocation_policy: true,
-            latency_ms: None,
-            details: HubDetails::default(),
-        });
+        let linked = hubs.iter().map(|hub| LinkedHub::new(Arc::clone(hub)));
         let provisioning = Arc::new(Provisioning::new(ProvisioningParts {
             env: Arc::clone(&shared),
             store: Arc::clone(&self.store) as _,

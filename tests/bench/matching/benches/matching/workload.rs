@@ -76,25 +76,21 @@ pub(crate) enum Rule {
     Any(Vec<Rule>),
 }
 
-/// Numbers that are the same in every run (splitmix64).
-struct Numbers(u64);
+/// What the workload is drawn from.
+struct Numbers(nave_tests::numbers::Numbers);
 
 impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut number = self.0;
-        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        number ^ (number >> 31)
+    const fn new(seed: u64) -> Self {
+        Self(nave_tests::numbers::Numbers::new(seed))
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+    const fn below(&mut self, limit: u64) -> u64 {
+        self.0.below(limit)
     }
 
     /// From 0 to 1.
     fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.0.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Near a normal distribution: the sum of twelve uniform numbers.
@@ -112,7 +108,7 @@ const NETWORKS: [&str; 4] = ["lte", "wifi", "lora", "eth"];
 
 /// Telemetry as JSON.
 pub(crate) fn messages(count: usize) -> Vec<String> {
-    let mut numbers = Numbers(20_260_101);
+    let mut numbers = Numbers::new(20_260_101);
     (0..count).map(|sequence| message(&mut numbers, sequence)).collect()
 }
 
@@ -144,7 +140,7 @@ fn message(n: &mut Numbers, sequence: usize) -> String {
 
 /// Rules.
 pub(crate) fn rules(count: usize) -> Vec<Rule> {
-    let mut numbers = Numbers(20_260_101 ^ 0xab_cdef);
+    let mut numbers = Numbers::new(20_260_101 ^ 0xab_cdef);
     (0..count).map(|_| rule(&mut numbers)).collect()
 }
 

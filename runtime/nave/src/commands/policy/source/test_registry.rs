@@ -2,12 +2,14 @@
 //! and both kinds of authorisation. It also has plain files.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+
+use nave_tests::http::Request;
 
 use super::sha256;
 
@@ -30,14 +32,6 @@ struct Content {
 pub(super) struct TestRegistry {
     host: String,
     content: Arc<Mutex<Content>>,
-}
-
-struct Asked {
-    method: String,
-    path: String,
-    query: String,
-    authorization: String,
-    body: Vec<u8>,
 }
 
 impl TestRegistry {
@@ -91,7 +85,7 @@ impl TestRegistry {
 
 fn serve(stream: &TcpStream, content: &Mutex<Content>, demand: Demand, host: &str) {
     let mut reader = BufReader::new(stream);
-    while let Some(asked) = read(&mut reader) {
+    while let Some(asked) = Request::read(&mut reader) {
         let (status, headers, body) = answer(&asked, &mut content.lock().unwrap(), demand, host);
         let body = if asked.method == "HEAD" { Vec::new() } else { body };
         let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
@@ -102,43 +96,14 @@ fn serve(stream: &TcpStream, content: &Mutex<Content>, demand: Demand, host: &st
     }
 }
 
-fn read(reader: &mut BufReader<&TcpStream>) -> Option<Asked> {
-    let mut line = String::new();
-    if reader.read_line(&mut line).ok()? == 0 {
-        return None;
-    }
-    let mut words = line.split(' ');
-    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let mut asked = Asked {
-        method,
-        path: path.to_owned(),
-        query: query.to_owned(),
-        authorization: String::new(),
-        body: Vec::new(),
-    };
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim().split_once(':') else { break };
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.trim().parse().unwrap(),
-            "authorization" => asked.authorization = value.trim().to_owned(),
-            _ => {}
-        }
-    }
-    asked.body = vec![0; length];
-    reader.read_exact(&mut asked.body).ok()?;
-    Some(asked)
-}
-
-fn answer(asked: &Asked, content: &mut Content, demand: Demand, host: &str) -> (u16, String, Vec<u8>) {
+fn answer(asked: &Request, content: &mut Content, demand: Demand, host: &str) -> (u16, String, Vec<u8>) {
+    let (path, query) = asked.target.split_once('?').unwrap_or((&asked.target, ""));
+    let authorization = asked.field("authorization").unwrap_or_default();
     let basic = format!("Basic {}", STANDARD.encode("user:pass"));
     let scope = if asked.method == "GET" || asked.method == "HEAD" { "pull" } else { "pull,push" };
-    if asked.path == "/token" {
-        return if asked.authorization == basic {
-            let kind = if asked.query.contains("push") { "push" } else { "pull" };
+    if path == "/token" {
+        return if authorization == basic {
+            let kind = if query.contains("push") { "push" } else { "pull" };
             (200, String::new(), format!("{{\"token\":\"{kind}\"}}").into_bytes())
         } else {
             (401, String::new(), Vec::new())
@@ -146,10 +111,8 @@ fn answer(asked: &Asked, content: &mut Content, demand: Demand, host: &str) -> (
     }
     let may = match demand {
         Demand::Nothing => true,
-        Demand::Basic => asked.authorization == basic,
-        Demand::Bearer => {
-            asked.authorization == "Bearer push" || (scope == "pull" && asked.authorization == "Bearer pull")
-        }
+        Demand::Basic => authorization == basic,
+        Demand::Bearer => authorization == "Bearer push" || (scope == "pull" && authorization == "Bearer pull"),
     };
     if !may {
         let challenge = match demand {
@@ -161,9 +124,9 @@ fn answer(asked: &Asked, content: &mut Content, demand: Demand, host: &str) -> (
         return (401, format!("WWW-Authenticate: {challenge}\r\n"), Vec::new());
     }
     match asked.method.as_str() {
-        "GET" | "HEAD" => match content.stored.get(&asked.path) {
+        "GET" | "HEAD" => match content.stored.get(path) {
             // Without the header that states the digest where a manifest was damaged, it would only be noticed here.
-            Some(bytes) if asked.path.contains("/manifests/") => {
+            Some(bytes) if path.contains("/manifests/") => {
                 let digest = sha256(bytes.trim_ascii_end());
                 (200, format!("Docker-Content-Digest: sha256:{digest}\r\n"), bytes.clone())
             }
@@ -171,21 +134,21 @@ fn answer(asked: &Asked, content: &mut Content, demand: Demand, host: &str) -> (
             None => (404, String::new(), b"{\"errors\":[]}".to_vec()),
         },
         // With a query, as some registries have one.
-        "POST" => (202, format!("Location: {}?state=1\r\n", asked.path.replace("/uploads/", "/upload-1")), Vec::new()),
-        "PUT" if asked.path.ends_with("/upload-1") => {
-            let digest = asked.query.split('&').find_map(|part| part.strip_prefix("digest=")).unwrap();
-            if digest != format!("sha256:{}", sha256(&asked.body)) || !asked.query.contains("state=1") {
+        "POST" => (202, format!("Location: {}?state=1\r\n", path.replace("/uploads/", "/upload-1")), Vec::new()),
+        "PUT" if path.ends_with("/upload-1") => {
+            let digest = query.split('&').find_map(|part| part.strip_prefix("digest=")).unwrap();
+            if digest != format!("sha256:{}", sha256(&asked.body)) || !query.contains("state=1") {
                 return (400, String::new(), Vec::new());
             }
             content.uploads += 1;
-            content.stored.insert(asked.path.replace("upload-1", digest), asked.body.clone());
+            content.stored.insert(path.replace("upload-1", digest), asked.body.clone());
             (201, String::new(), Vec::new())
         }
         "PUT" => {
             let digest = format!("sha256:{}", sha256(&asked.body));
-            let (repository, _) = asked.path.rsplit_once('/').unwrap();
+            let (repository, _) = path.rsplit_once('/').unwrap();
             content.stored.insert(format!("{repository}/{digest}"), asked.body.clone());
-            content.stored.insert(asked.path.clone(), asked.body.clone());
+            content.stored.insert(path.to_owned(), asked.body.clone());
             (201, format!("Docker-Content-Digest: {digest}\r\n"), Vec::new())
         }
         _ => (405, String::new(), Vec::new()),
